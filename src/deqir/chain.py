@@ -1,0 +1,88 @@
+"""The sampling chain: one step, the serial walk, and the sweep over all timesteps at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deqir.consistency import AffineStep
+from deqir.errors import OptionError, ShapeError
+from deqir.priors import Denoiser
+
+DEFAULT_BATCH_PIXELS = 2**20
+
+
+def default_max_batch(height: int, width: int) -> int:
+    """How many images of this size one network call gets where the caller sets no limit: about a megapixel."""
+    return max(1, DEFAULT_BATCH_PIXELS // (height * width))
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingChain:
+    """A restoration chain x_0 .. x_S with all its noise given, so that it is a deterministic map.
+
+    ``initial_noise`` is x_0 (B, C, H, W); ``max_batch`` bounds the images in one network call (None: chosen by size).
+    """
+
+    denoiser: Denoiser
+    step: AffineStep
+    initial_noise: Tensor
+    max_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.initial_noise.ndim != 4:
+            raise ShapeError(f"initial noise has shape {tuple(self.initial_noise.shape)}; give (batch, C, H, W)")
+        if self.max_batch is not None and self.max_batch < 1:
+            raise OptionError(f"max_batch is {self.max_batch}; choose at least 1")
+
+    def __len__(self) -> int:
+        return len(self.step.levels)
+
+    @property
+    def image_count(self) -> int:
+        """B, the images restored together."""
+        return len(self.initial_noise)
+
+    def predict(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """The predicted noise in ``x`` (N, C, H, W) at ``timesteps`` (N,), at most ``max_batch`` at a time."""
+        limit = self.max_batch or default_max_batch(*x.shape[-2:])
+        starts = range(0, len(x), limit)
+        return torch.cat([self.denoiser(x[n : n + limit], timesteps[n : n + limit]) for n in starts])
+
+    def sample(self, progress: Callable[[int, Tensor], None] | None = None) -> Tensor:
+        """Walk the chain serially and return x_S (B, C, H, W); ``progress`` sees (steps done, state)."""
+        x = self.initial_noise
+        for i, timestep in enumerate(self.step.levels.timesteps.tolist()):
+            timesteps = torch.full((len(x),), timestep, device=x.device)
+            x = self.step(i, x, self.predict(x, timesteps))
+            if progress is not None:
+                progress(i + 1, x)
+        return x
+
+    def sweep(self, states: Tensor, prefix: Tensor) -> Tensor:
+        """F(X): every state recomputed from the noise predicted in all states at once.
+
+        ``states`` (S, B, C, H, W) holds x_1 .. x_S; the first ``prefix[b]`` of image b are final: they are kept, and
+        the network is evaluated on x_i for i >= prefix[b] alone, S - prefix[b] evaluations for image b.
+        ``prefix`` is (B,) int64. The result is exact at position ``prefix[b]``.
+        """
+        whole = torch.cat([self.initial_noise[None], states])
+        inputs = whole[:-1]
+        index = torch.arange(len(self), device=states.device).view(-1, 1)
+        needed = index >= prefix
+        timesteps = self.step.levels.timesteps.to(states.device).view(-1, 1).expand(needed.shape)
+        predictions = torch.zeros_like(inputs)
+        predictions[needed] = self.predict(inputs[needed], timesteps[needed])
+        return self.step.replay(whole, predictions, prefix)
+
+    def repeated_noise_start(self) -> Tensor:
+        """The published start: every state is x_0, (S, B, C, H, W)."""
+        return self.initial_noise.expand(len(self), *self.initial_noise.shape).clone()
+
+    def noised_start(self, clean: Tensor) -> Tensor:
+        """Every state is the guess ``clean`` (B, C, H, W), noised to its level with x_0's noise."""
+        alphas = self.step.levels.alphas[1:].to(clean).view(-1, 1, 1, 1, 1)
+        return alphas.sqrt() * clean + (1 - alphas).clamp(min=0).sqrt() * self.initial_noise

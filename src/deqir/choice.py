@@ -1,0 +1,56 @@
+"""``solver="auto"``: measure the network on this device, then choose serial or parallel."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deqir.chain import SamplingChain, default_max_batch
+
+PARALLEL_SWEEPS = 0.75
+"""Sweeps per step that the parallel solvers are expected to need: a cautious figure, measured in benchmarks/."""
+
+
+@dataclass(frozen=True)
+class SolverChoice:
+    """What was chosen, ``"serial"`` or ``"anderson"``, and the measured reason in one sentence."""
+
+    solver: str
+    reason: str
+
+
+def choose_solver(chain: SamplingChain) -> SolverChoice:
+    """Time one network call of one state and one of a full batch; choose what should end sooner.
+
+    Serial takes S calls. A parallel solve is taken to need ``0.75 S`` sweeps, the n-th of which hands the network the
+    S - n states that are not final. The measurement itself costs four network calls.
+    """
+    steps, images = len(chain), chain.image_count
+    limit = chain.max_batch or default_max_batch(*chain.initial_noise.shape[-2:])
+    batch = max(1, min(limit, steps * images))
+    if steps == 1 or batch == images:
+        return SolverChoice("serial", "one batch holds no more than one timestep, so there is nothing to parallelise")
+    single, many = _seconds(chain, images), _seconds(chain, batch)
+    serial = steps * single
+    sweeps = max(1, round(PARALLEL_SWEEPS * steps))
+    calls = sum(-(-(steps - n) * images // batch) for n in range(sweeps))
+    parallel = calls * many
+    faster = "anderson" if parallel < serial else "serial"
+    reason = f"expected {serial:.1f} s serial and {parallel:.1f} s parallel on {chain.initial_noise.device.type}"
+    return SolverChoice(faster, reason)
+
+
+def _seconds(chain: SamplingChain, batch: int) -> float:
+    """The shorter of two timed network calls on ``batch`` states; the first one also warms the device up."""
+    noise = chain.initial_noise[torch.arange(batch) % chain.image_count]
+    timesteps = chain.step.levels.timesteps.to(noise.device)[torch.arange(batch) % len(chain)]
+    return min(_timed(chain, noise, timesteps) for _ in range(2))
+
+
+def _timed(chain: SamplingChain, noise: Tensor, timesteps: Tensor) -> float:
+    started = time.perf_counter()
+    float(chain.predict(noise, timesteps).sum())
+    return time.perf_counter() - started

@@ -1,0 +1,295 @@
+"""The command line: ``deqir restore``, ``deqir degrade``, ``deqir demo``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+
+from deqir.errors import DeqirError, OptionError
+from deqir.version import __version__
+
+if TYPE_CHECKING:
+    from deqir.jobs import Record, RestoreJob
+
+USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    name="deqir",
+    help="Restore images with a pretrained diffusion model, all timesteps solved at once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(soft_wrap=True, highlight=False, markup=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+TaskOption = Annotated[
+    Optional[str],
+    typer.Option("--task", help="sr, inpaint, colorize, deblur or cs; a file of deqir degrade brings its own."),
+]
+Scale = Annotated[Optional[int], typer.Option(help="sr: the factor of magnification (4).")]
+Downsampling = Annotated[Optional[str], typer.Option(help="sr: how the photo was reduced, average or bicubic.")]
+Mask = Annotated[
+    Optional[str], typer.Option(help="inpaint: random, box, text, or an image file of the photo's size, white = keep.")
+]
+Hidden = Annotated[Optional[float], typer.Option(help="inpaint: the hidden fraction of a random mask (0.5).")]
+MaskSeed = Annotated[Optional[int], typer.Option(help="inpaint, cs: seed of the random mask or measurement (0).")]
+Weights = Annotated[Optional[str], typer.Option(help="colorize: how grey was made, mean or luma.")]
+Blur = Annotated[
+    Optional[str], typer.Option(help="deblur: gaussian, uniform, anisotropic, motion, or an image file of the kernel.")
+]
+Boundary = Annotated[
+    Optional[str], typer.Option(help="deblur: beyond the border the photo is circular, reflect, replicate or zero.")
+]
+Threshold = Annotated[
+    Optional[float],
+    typer.Option(help="deblur: frequencies weaker than this share of the strongest count as lost (0.03)."),
+]
+Ratio = Annotated[Optional[float], typer.Option(help="cs: measurements per pixel (0.25).")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        out.print(f"deqir {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def callback(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Restore images with a pretrained diffusion model, all timesteps solved at once."""
+
+
+@app.command(epilog="Example:  deqir restore small.jpg --task sr --scale 4 --out results/")
+def restore(
+    photos: Annotated[
+        list[Path], typer.Argument(help="Photos, observations made by deqir degrade, or folders of them.")
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results (PNG).")],
+    task: TaskOption = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="The photos are the truth: degrade, restore and compare with them.")
+    ] = False,
+    scale: Scale = None,
+    downsampling: Downsampling = None,
+    mask: Mask = None,
+    hidden: Hidden = None,
+    mask_seed: MaskSeed = None,
+    weights: Weights = None,
+    blur: Blur = None,
+    boundary: Boundary = None,
+    threshold: Threshold = None,
+    ratio: Ratio = None,
+    steps: Annotated[int, typer.Option(help="Timesteps of the chain.")] = 100,
+    eta: Annotated[float, typer.Option(help="Fresh noise per step, 0 (deterministic) to 1.")] = 0.85,
+    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    solver: Annotated[
+        str, typer.Option(help="auto, serial, picard or anderson; auto measures which is quicker here.")
+    ] = "auto",
+    tolerance: Annotated[float, typer.Option(help="Allowed difference to the serial chain, in grey levels.")] = 0.5,
+    max_sweeps: Annotated[Optional[int], typer.Option(help="Bound on the parallel sweeps (default: steps).")] = None,
+    max_batch: Annotated[Optional[int], typer.Option(help="Bound on the images in one network call.")] = None,
+    spacing: Annotated[
+        str, typer.Option(help="Choice of timesteps: leading, trailing, linspace or quadratic.")
+    ] = "leading",
+    device: Annotated[
+        Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    prior: Annotated[str, typer.Option(help="builtin, or a diffusers folder.")] = "builtin",
+    stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Restore photos: super-resolution, inpainting, colourisation, deblurring, compressed sensing."""
+    settings = _task_settings(locals())
+    options = {
+        "steps": steps,
+        "eta": eta,
+        "solver": solver,
+        "tolerance": tolerance,
+        "max_sweeps": max_sweeps,
+        "max_batch": max_batch,
+        "spacing": spacing,
+        "device": device,
+        "dtype": dtype,
+    }
+    job = _make_job(prior, settings, options, seed, simulate, overwrite)
+    _run_restore(job, photos, out_dir, stats)
+
+
+@app.command(epilog="Example:  deqir degrade photo.jpg --task sr --scale 4 --out small.png")
+def degrade(
+    photo: Annotated[Path, typer.Argument(help="The photo to degrade.")],
+    out_file: Annotated[Path, typer.Option("--out", "-o", help="A .png (16 bits) or .safetensors file.")],
+    task: Annotated[str, typer.Option("--task", help="sr, inpaint, colorize, deblur or cs.")],
+    scale: Scale = None,
+    downsampling: Downsampling = None,
+    mask: Mask = None,
+    hidden: Hidden = None,
+    mask_seed: MaskSeed = None,
+    weights: Weights = None,
+    blur: Blur = None,
+    boundary: Boundary = None,
+    threshold: Threshold = None,
+    ratio: Ratio = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make an observation that deqir restore takes; the file carries the settings of its task."""
+    settings = _task_settings(locals())
+    from deqir import jobs
+
+    record = jobs.degrade(photo, out_file, jobs.task_from(settings, {}), overwrite)
+    out.print(f"{photo} -> {out_file}: {record['task']['name']}, shape {tuple(record['shape'])}")
+
+
+@app.command(epilog="Example:  deqir demo --out demo/")
+def demo(
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("deqir-demo"),
+    steps: Annotated[int, typer.Option(help="Timesteps of each chain.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps (default: cuda where there is one).")] = None,
+) -> None:
+    """Restore a bundled photo three ways, serially and in parallel, and draw one sheet of pictures."""
+    from deqir.demo import run_demo
+
+    sheet = run_demo(out_dir, steps, seed, device, _progress_line)
+    out.print(f"the sheet of pictures is {sheet}")
+
+
+def _task_settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The task settings that were given on the command line."""
+    names = (
+        "scale",
+        "downsampling",
+        "mask",
+        "hidden",
+        "mask_seed",
+        "weights",
+        "blur",
+        "boundary",
+        "threshold",
+        "ratio",
+    )
+    given = {name: arguments[name] for name in names if arguments[name] is not None}
+    return given if arguments["task"] is None else {"name": arguments["task"], **given}
+
+
+def _make_job(
+    prior: str, settings: dict[str, Any], options: dict[str, Any], seed: int, simulate: bool, overwrite: bool
+) -> RestoreJob:
+    """The job, its options checked before any file is touched."""
+    from deqir import operators
+    from deqir.jobs import RestoreJob, task_from
+    from deqir.priors import load_prior
+    from deqir.restoration import Restorer, resolve_device
+
+    if "name" in settings or simulate:
+        task_from(settings, {})
+    resolve_device(options["device"])
+    loaded = load_prior(prior)
+    Restorer(loaded, operators.Denoising(), **options)
+    return RestoreJob(loaded, settings, options, seed, simulate, overwrite)
+
+
+def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None) -> None:
+    from deqir.images import find_images
+    from deqir.jobs import make_folder, refuse_existing, targets, write_records
+
+    if stats is not None:
+        refuse_existing(stats, job.overwrite)
+    files = find_images(photos)
+    make_folder(out_dir)
+    records: list[Record] = []
+    failures = 0
+    try:
+        for file, target in zip(files, targets(files, out_dir), strict=True):
+            record = _restore_one(job, file, target)
+            records.append(record)
+            failures += "error" in record
+    finally:
+        if stats is not None and records:
+            write_records(stats, records)
+    if len(files) > 1 or failures:
+        err.print(f"{len(files) - failures} of {len(files)} restored, {failures} failed")
+    if failures:
+        raise typer.Exit(FAILURE)
+
+
+def _restore_one(job: RestoreJob, file: Path, target: Path) -> Record:
+    """Restore one file and say how it went; a failure becomes a record with its sentence."""
+    try:
+        with _progress_line(file.name) as report:
+            record = job.run(file, target, report)
+    except DeqirError as error:
+        err.print(f"deqir: {error}")
+        return {"file": str(file), "status": "failed", "error": str(error)}
+    out.print(_summary(record, target))
+    return record
+
+
+def _summary(record: Record, target: Path) -> str:
+    line = (
+        f"{record['file']} -> {target}: {record['task']}, {record['solver']} ({record['solver_reason']}), "
+        f"{record['sweeps']} sweeps, {record['nfe']} network evaluations, {record['seconds']:.1f} s"
+    )
+    if record["status"] != "converged":
+        line += f", {record['status']}"
+    if "psnr" in record:
+        line += (
+            f", PSNR {record['psnr']:.2f} dB ({record['classical']} {record['classical_psnr']:.2f}), "
+            f"SSIM {record['ssim']:.4f} ({record['classical_ssim']:.4f})"
+        )
+    return line
+
+
+class _progress_line:  # noqa: N801  (a context manager used like a function)
+    """A progress line on standard error: sweeps, finished timesteps and the current residual."""
+
+    def __init__(self, title: str):
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+        )
+        self.bar = Progress(*columns, console=err, transient=True)
+        self.task = self.bar.add_task(title, total=None, state="")
+
+    def __enter__(self) -> Callable[[Any], None]:
+        self.bar.start()
+        return self.update
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def update(self, progress: Any) -> None:
+        state = f"sweep {progress.sweep}, {progress.done}/{progress.total} timesteps final"
+        if progress.residual == progress.residual:
+            state += f", residual {progress.residual:.3g} grey levels"
+        self.bar.update(self.task, completed=progress.done, total=progress.total, state=state)
+
+
+def main() -> None:
+    """Run the command line; every error deqir raises on purpose is one sentence on standard error."""
+    try:
+        app()
+    except OptionError as error:
+        err.print(f"deqir: {error}")
+        sys.exit(USAGE)
+    except DeqirError as error:
+        err.print(f"deqir: {error}")
+        sys.exit(FAILURE)
+    except KeyboardInterrupt:
+        err.print("deqir: interrupted; finished results are kept")
+        sys.exit(INTERRUPTED)

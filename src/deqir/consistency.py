@@ -1,0 +1,130 @@
+"""Consistency rules: how an observation enters one sampling step. Each step is affine in (x_i, e_i)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from deqir.errors import OptionError
+from deqir.noise import StepNoises
+from deqir.operators import LinearOperator
+from deqir.schedule import NoiseLevels
+
+
+class AffineStep(ABC):
+    """A rule bound to one problem: operator, observation, noise levels and the noise of every step.
+
+    Index i runs over the S steps; B images travel together. ``noises`` is (S, B, C, H, W), or None where the rule
+    draws none, or anything indexed like it.
+    """
+
+    levels: NoiseLevels
+
+    @abstractmethod
+    def __call__(self, i: int, x: Tensor, e: Tensor) -> Tensor:
+        """``x_{i+1}`` (B, C, H, W) from the state ``x_i`` and the predicted noise ``e_i`` of the same shape."""
+
+    def replay(self, states: Tensor, predictions: Tensor, prefix: Tensor) -> Tensor:
+        """All states after the final ones, from frozen noise predictions, step by step.
+
+        ``states`` (S + 1, B, C, H, W) holds x_0 .. x_S, of which image b's first ``prefix[b]`` + 1 are final;
+        ``predictions`` (S, B, C, H, W) holds e_i for i >= prefix[b]. Returns x_1 .. x_S with the final ones kept.
+        """
+        steps = len(predictions)
+        current, replayed = states[0], []
+        for i in range(steps):
+            ahead = (prefix <= i).view(-1, 1, 1, 1)
+            current = torch.where(ahead, self(i, current, predictions[i]), states[i + 1])
+            replayed.append(current)
+        return torch.stack(replayed)
+
+
+class ConsistencyRule(ABC):
+    """A rule of data consistency, before it meets a problem."""
+
+    @abstractmethod
+    def bind(self, operator: LinearOperator, y: Tensor, levels: NoiseLevels, noises: StepNoises | None) -> AffineStep:
+        """The rule for one observation ``y`` of images in [-1, 1]."""
+
+    @property
+    @abstractmethod
+    def needs_noise(self) -> bool:
+        """Whether the steps draw fresh noise."""
+
+
+@dataclass(frozen=True)
+class DDNM(ConsistencyRule):
+    """The range-null-space rule ``xh + A+(y - A xh)`` with DDIM's ``eta`` (DDNM, arXiv 2212.00490, eq. 13 and 16).
+
+    ``eta`` = 0 is deterministic, 1 as noisy as DDPM. The observation is taken as noiseless.
+    """
+
+    eta: float = 0.85
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise OptionError(f"eta is {self.eta}; choose a number from 0 (deterministic) to 1")
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether the steps draw fresh noise: for any eta above zero."""
+        return self.eta > 0
+
+    def bind(self, operator: LinearOperator, y: Tensor, levels: NoiseLevels, noises: StepNoises | None) -> DDNMStep:
+        """The rule for one observation ``y``; ``noises`` (S, B, C, H, W) may be None where eta is 0."""
+        if self.needs_noise and noises is None:
+            raise OptionError(f"eta is {self.eta} but no noises are given; draw them or set eta to 0")
+        return DDNMStep(operator, operator.pinv(y), levels, self.eta, noises)
+
+
+@dataclass(frozen=True, eq=False)
+class DDNMStep(AffineStep):
+    """DDNM on one problem; ``observed`` is A+ y, (B, C, H, W) in [-1, 1] units."""
+
+    operator: LinearOperator
+    observed: Tensor
+    levels: NoiseLevels
+    eta: float
+    noises: StepNoises | None
+
+    def __call__(self, i: int, x: Tensor, e: Tensor) -> Tensor:
+        """One serial step, as the paper writes it."""
+        a, a_next = self.levels.alphas[i : i + 2].tolist()
+        denoised = (x - sqrt(1 - a) * e) / sqrt(a)
+        corrected = self.observed + denoised - self.operator.range_projection(denoised)
+        return sqrt(a_next) * corrected + sqrt(1 - a_next) * self._renoise(e, i)
+
+    def _renoise(self, e: Tensor, steps: int | slice) -> Tensor:
+        """``sqrt(1 - eta^2) e_i + eta z_i`` for one step or several."""
+        if self.noises is None or self.eta == 0:
+            return e
+        return sqrt(1 - self.eta**2) * e + self.eta * self.noises[steps]
+
+    def replay(self, states: Tensor, predictions: Tensor, prefix: Tensor) -> Tensor:
+        """The closed form: one prefix sum over the chain and one range projection of the batch (method.md, sec. 2).
+
+        With ``u_i = x_i / sqrt(a_i)`` and m the final prefix,
+        ``u_k = A+ y + P [u_m + sum_{m<=j<k} (c_j n_j - b_j e_j)] + Q [c_{k-1} n_{k-1}]``,
+        where ``n_j`` is the renoising direction, ``b_j`` the noise-to-signal of state j and ``c_j`` that of j + 1.
+        """
+        first, steps, images = int(prefix.min()), len(predictions), len(prefix)
+        if first >= steps:
+            return states[1:]
+        ratio = self.levels.noise_to_signal.to(states).view(-1, 1, 1, 1, 1)
+        scale = self.levels.alphas.sqrt().to(states).view(-1, 1, 1, 1, 1)
+        window = slice(first, None)
+        renoised = ratio[1:][window] * self._renoise(predictions[window], window)
+        moves = renoised - ratio[:-1][window] * predictions[window]
+        index = torch.arange(first, steps, device=states.device).view(-1, 1)
+        ahead = (index >= prefix).view(-1, images, 1, 1, 1)
+        base = states[prefix, torch.arange(images, device=states.device)] / scale[prefix].squeeze(1)
+        drift = base + torch.where(ahead, moves, 0).cumsum(0)
+        shape = drift.shape
+        operator = self.operator.repeated(shape[0])
+        projected = operator.range_projection((renoised - drift).flatten(0, 1)).view(shape)
+        replayed = scale[1:][window] * (self.observed + drift + projected)
+        return torch.cat([states[1 : first + 1], torch.where(ahead, replayed, states[1:][window])])

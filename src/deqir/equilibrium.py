@@ -1,0 +1,43 @@
+"""The fixed point of a sampling chain, all timesteps at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from deqir.chain import SamplingChain
+from deqir.errors import OptionError
+from deqir.solvers import FixedPointSolver, Solution, SweepReport, solve
+
+GREY_LEVELS_PER_UNIT = 255 / 2
+"""Grey levels of an 8-bit image per unit of the chain, whose images lie in [-1, 1]."""
+
+
+def state_tolerances(steps: int, grey_levels: float) -> Tensor:
+    """The residual, root mean square in chain units, at which each of the S states may become final.
+
+    The restored image gets the tolerance itself. The states before it get it too: every state has unit scale
+    (``sqrt(a_k) image + sqrt(1 - a_k) noise``), and a change of x_k reaches the image with a gain of about
+    ``std / sqrt(a_k std^2 + 1 - a_k)`` for images of standard deviation ``std``, at most 1 for ``std <= 1``.
+    """
+    if not grey_levels >= 0:
+        raise OptionError(f"tolerance is {grey_levels} grey levels; choose zero or more (0.5 is the default)")
+    return torch.full((steps,), grey_levels / GREY_LEVELS_PER_UNIT, dtype=torch.float64)
+
+
+def solve_equilibrium(
+    chain: SamplingChain,
+    solver: FixedPointSolver,
+    tolerance: float = 0.5,
+    start: Tensor | None = None,
+    progress: Callable[[SweepReport], None] | None = None,
+) -> Solution:
+    """Solve ``X = chain.sweep(X)``; the last state of the solution is the serial chain's answer.
+
+    ``tolerance`` is the root mean square error allowed on the restored image, in grey levels of 0..255; ``start``
+    (S, B, C, H, W) defaults to repeated noise. Raises OptionError where an option is out of its range.
+    """
+    first = chain.repeated_noise_start() if start is None else start
+    return solve(solver, chain.sweep, first, state_tolerances(len(chain), tolerance), progress)

@@ -1,0 +1,202 @@
+"""Restoring and degrading files: from a path to a written result and its record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
+from deqir.images import atomic_write, read_image, write_image
+from deqir.metrics import psnr, ssim
+from deqir.observations import Observation, read_observation, write_observation
+from deqir.priors import Denoiser
+from deqir.restoration import Progress, Restoration, Restorer, resolve_device
+from deqir.solvers import Status
+from deqir.tasks import Task
+from deqir.version import __version__
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One file's restoration problem: ``y`` (1, ...), its task, the image's (C, H, W), and the truth where known."""
+
+    task: Task
+    y: Tensor
+    shape: tuple[int, int, int]
+    truth: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RestoreJob:
+    """How every file of a run is restored.
+
+    ``task_settings`` holds the task settings that were asked for (``name`` among them, unless files bring it with
+    them); ``options`` the arguments of ``Restorer``. With ``simulate`` a file is the truth: it is degraded first.
+    """
+
+    prior: Denoiser
+    task_settings: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    simulate: bool = False
+    overwrite: bool = False
+
+    def run(self, file: Path, target: Path, progress: Callable[[Progress], None] | None = None) -> Record:
+        """Restore ``file`` into the image file ``target`` and return its record. Raises DeqirError."""
+        refuse_existing(target, self.overwrite)
+        problem = self.problem(file)
+        operator = problem.task.operator(problem.shape)
+        restorer = Restorer(self.prior, operator, **self.options)
+        result = restorer.restore(problem.y, seed=self.seed, progress=progress)
+        if result.status[0] is Status.NON_FINITE:
+            raise DeqirError(f"{file}: {result.status[0].value}")
+        record = self._record(file, problem, restorer, result)
+        write_image(target, result.image[0])
+        return record
+
+    def problem(self, file: Path) -> Problem:
+        """Read ``file`` as truth or observation."""
+        if self.simulate:
+            truth = read_image(file)[None]
+            task = task_from(self.task_settings, {})
+            shape = truth_shape(task, truth, file)
+            return Problem(task, task.operator(shape).forward(truth), shape, truth)
+        observation = read_observation(file)
+        task = task_from(self.task_settings, observation.metadata)
+        y = observation.value[None]
+        if "task" in observation.metadata:
+            return Problem(task, y, stored_shape(observation.metadata, file))
+        shape = task.image_shape(tuple(y.shape[1:]))
+        if task.name == "inpaint" or (task.name == "colorize" and y.shape[1] == 3):
+            y = task.operator(shape).forward(y)
+        return Problem(task, y, shape)
+
+    def _record(self, file: Path, problem: Problem, restorer: Restorer, result: Restoration) -> Record:
+        record: Record = {
+            "file": str(file),
+            "task": problem.task.name,
+            "task_settings": problem.task.settings(),
+            "steps": restorer.steps,
+            "eta": restorer.eta,
+            "spacing": restorer.spacing,
+            "seed": self.seed,
+            "prior": self.prior.name,
+            "solver": result.stats.solver,
+            "solver_reason": result.stats.reason,
+            "tolerance": restorer.tolerance,
+            "status": result.status[0].name.lower(),
+            "sweeps": result.stats.sweeps[0],
+            "nfe": result.stats.nfe[0],
+            "seconds": round(result.stats.seconds, 3),
+            "residual": last_residual(result),
+            "measurement_error": float(result.measurement_error[0]),
+            "device": str(resolve_device(restorer.device)),
+            "dtype": restorer.dtype,
+            "version": __version__,
+        }
+        if problem.truth is not None:
+            record |= scores(problem, result.image.cpu())
+        return record
+
+
+def scores(problem: Problem, image: Tensor) -> Record:
+    """PSNR (dB) and SSIM of ``image`` and of the classical method against the truth of ``problem``."""
+    if problem.truth is None:
+        raise OptionError("scores need the truth; restore with simulate")
+    reference = problem.task.classical(problem.y, problem.shape)
+    record: Record = {"classical": problem.task.classical_name}
+    for prefix, candidate in (("", image.clamp(0, 1)), ("classical_", reference)):
+        record[f"{prefix}psnr"] = float(psnr(candidate, problem.truth)[0])
+        record[f"{prefix}ssim"] = float(ssim(candidate, problem.truth)[0])
+    return record
+
+
+def last_residual(result: Restoration) -> float | None:
+    """The last measured change of the image in grey levels; None for a serial chain, which has none."""
+    values = result.residuals[~result.residuals.isnan()]
+    return float(values[-1]) if len(values) else None
+
+
+def degrade(file: Path, target: Path, task: Task, overwrite: bool = False) -> Record:
+    """Write the observation that ``task`` makes of the photo ``file``; it carries what restoring it needs."""
+    refuse_existing(target, overwrite)
+    truth = read_image(file)[None]
+    shape = truth_shape(task, truth, file)
+    value = task.operator(shape).forward(truth)[0]
+    write_observation(target, Observation(value, {"task": task.settings(), "image_shape": list(shape)}))
+    return {"file": str(file), "out": str(target), "task": task.settings(), "shape": list(value.shape)}
+
+
+def task_from(asked: Mapping[str, Any], metadata: Mapping[str, Any]) -> Task:
+    """The task asked for, its settings completed by those that an observation carries."""
+    stored = metadata.get("task", {})
+    if not isinstance(stored, Mapping):
+        raise OptionError("the observation's task settings are not readable; make it again with deqir degrade")
+    if "name" not in asked and "name" not in stored:
+        raise OptionError("no task is given and the file carries none; choose one with --task")
+    same = asked.get("name", stored.get("name")) == stored.get("name")
+    return Task.from_settings({**(stored if same else {}), **asked})
+
+
+def truth_shape(task: Task, truth: Tensor, file: Path) -> tuple[int, int, int]:
+    """(C, H, W) of ``truth`` (1, C, H, W); a grey photo cannot be decoloured."""
+    channels, height, width = truth.shape[1:]
+    if task.name == "colorize" and channels != 3:
+        raise OptionError(f"{file} is grey already; give a colour photo to simulate colorize, or leave --simulate out")
+    return channels, height, width
+
+
+def stored_shape(metadata: Mapping[str, Any], file: Path) -> tuple[int, int, int]:
+    """The image shape that an observation carries."""
+    shape = metadata.get("image_shape")
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)):
+        raise ImageReadError(f"{file} carries no valid image shape; make the observation again with deqir degrade")
+    return shape[0], shape[1], shape[2]
+
+
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Raise OutputError where ``target`` exists and may not be replaced."""
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists already; choose another output or add --overwrite")
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder``; raises OutputError where that is impossible or it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".deqir-write-test.part"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"output folder {folder} cannot be written ({error.strerror}); choose another") from None
+
+
+def targets(files: list[Path], folder: Path) -> list[Path]:
+    """An output name for every file: its stem, or its whole name where two share the stem."""
+    stems = [file.stem for file in files]
+    names = [file.stem if stems.count(file.stem) == 1 else file.name for file in files]
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(folder / f"{name if seen[name] == 1 else f'{name}-{seen[name]}'}.png")
+    return unique
+
+
+def write_records(path: Path, records: list[Record]) -> None:
+    """Write the records of a run as one JSON list, at once or not at all."""
+    atomic_write(path, (json.dumps(records, indent=2, allow_nan=False, default=_plain) + "\n").encode())
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (Path, torch.device)):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")

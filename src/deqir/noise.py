@@ -1,0 +1,67 @@
+"""All random numbers of a restoration: a function of the seed and the step, whatever the device, batch or solver."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, overload
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, int, int]
+
+
+class StepNoises(Protocol):
+    """The noise of every step: a tensor (S, B, C, H, W), or anything that is indexed like one."""
+
+    @overload
+    def __getitem__(self, steps: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, steps: slice) -> Tensor: ...
+    def __getitem__(self, steps: int | slice) -> Tensor:
+        """z_i (B, C, H, W) for a number, z of several steps (n, B, C, H, W) for a slice."""
+
+
+@dataclass(frozen=True, eq=False)
+class SeededNoise:
+    """Standard Gaussian noise for images of ``shape`` (C, H, W), one image a seed.
+
+    It is drawn on the CPU in float32, image by image and step by step, each from a generator of its own: an image's
+    noise depends on its seed and the step alone. A single step is drawn when it is asked for, so that a serial walk
+    holds one at a time; a slice keeps all of them for the sweeps to come.
+    """
+
+    shape: Shape
+    seeds: Sequence[int]
+    steps: int
+    device: torch.device
+    dtype: torch.dtype
+    _kept: list[Tensor] = field(default_factory=list, repr=False)
+
+    @property
+    def initial(self) -> Tensor:
+        """x_0, (B, C, H, W); the same for every number of steps."""
+        return self._draw("initial")
+
+    @overload
+    def __getitem__(self, steps: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, steps: slice) -> Tensor: ...
+    def __getitem__(self, steps: int | slice) -> Tensor:
+        """z_i for a number, the stacked z for a slice."""
+        if isinstance(steps, int):
+            return self._kept[0][steps] if self._kept else self._draw(str(steps))
+        if not self._kept:
+            self._kept.append(torch.stack([self._draw(str(step)) for step in range(self.steps)]))
+        return self._kept[0][steps]
+
+    def _draw(self, what: str) -> Tensor:
+        drawn = [torch.randn(self.shape, generator=_generator(seed, what)) for seed in self.seeds]
+        return torch.stack(drawn).to(self.device, self.dtype)
+
+
+def _generator(seed: int, what: str) -> torch.Generator:
+    digest = hashlib.blake2b(f"deqir {seed} {what}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,0 +1,7 @@
+"""Priors: pretrained diffusion models as noise predictors."""
+
+from deqir.priors.default import load_prior
+from deqir.priors.denoiser import Denoiser, DiffusersDenoiser
+from deqir.priors.loading import load_diffusers_folder
+
+__all__ = ["Denoiser", "DiffusersDenoiser", "load_diffusers_folder", "load_prior"]

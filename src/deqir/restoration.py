@@ -1,0 +1,246 @@
+"""The facade: observation in, restored image and statistics out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from deqir.chain import SamplingChain
+from deqir.choice import choose_solver
+from deqir.consistency import DDNM
+from deqir.equilibrium import GREY_LEVELS_PER_UNIT, solve_equilibrium
+from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
+from deqir.noise import SeededNoise
+from deqir.operators import LinearOperator
+from deqir.priors import Denoiser
+from deqir.schedule import Spacing
+from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, Status, SweepReport
+
+SolverName = Literal["auto", "serial", "picard", "anderson"]
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a restoration cost. ``sweeps`` and ``nfe`` have one entry an image.
+
+    ``sweeps`` counts network calls that had to wait for each other (a serial chain: S), ``nfe`` the states handed to
+    the network, ``seconds`` the wall-clock time of the whole batch.
+    """
+
+    solver: str
+    reason: str
+    sweeps: tuple[int, ...]
+    nfe: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """A restored batch.
+
+    ``image`` (B, C, H, W): nominally in [0, 1]; it is not clipped, so that it agrees with the observation exactly.
+    ``status`` per image; ``residuals`` (sweeps, B): the change of the restored image in each sweep, root mean square
+    in grey levels of 0..255 (empty for a serial chain); ``measurement_error`` (B,): root mean square of A x - y.
+    """
+
+    image: Tensor
+    status: tuple[Status, ...]
+    stats: Statistics
+    residuals: Tensor
+    measurement_error: Tensor
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report while restoring: ``done`` of ``total`` timesteps are final after ``sweep`` sequential calls.
+
+    ``residual`` is the largest change of a restored image in grey levels, NaN for a serial chain; ``image``
+    (B, C, H, W) in [0, 1] is the current last state.
+    """
+
+    sweep: int
+    done: int
+    total: int
+    residual: float
+    image: Tensor
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """Restores observations ``y = A x`` with a diffusion prior.
+
+    ``steps`` timesteps (1..T, chosen by ``spacing``), DDIM's ``eta`` in [0, 1], ``solver`` one of auto, serial,
+    picard, anderson or a FixedPointSolver, ``tolerance`` to the serial chain in grey levels of 0..255, ``max_sweeps``
+    (None: as many as steps, which always suffices), ``max_batch`` images in one network call (None: by image size),
+    ``device`` (None: CUDA where there is one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run
+    the network under autocast, states stay float32).
+    """
+
+    prior: Denoiser
+    operator: LinearOperator
+    steps: int = 100
+    eta: float = 0.85
+    solver: SolverName | FixedPointSolver = "auto"
+    tolerance: float = 0.5
+    max_sweeps: int | None = None
+    max_batch: int | None = None
+    spacing: Spacing = "leading"
+    device: str | torch.device | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise OptionError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        if not isinstance(self.solver, FixedPointSolver) and self.solver not in get_args(SolverName):
+            raise OptionError(f"solver is {self.solver!r}; choose one of {', '.join(get_args(SolverName))}")
+        if not self.tolerance >= 0:
+            raise OptionError(f"tolerance is {self.tolerance} grey levels; choose zero or more")
+        if self.max_sweeps is not None and self.max_sweeps < 1:
+            raise OptionError(f"max_sweeps is {self.max_sweeps}; choose at least 1")
+        if self.max_batch is not None and self.max_batch < 1:
+            raise OptionError(f"max_batch is {self.max_batch}; choose at least 1")
+        DDNM(self.eta)
+        self.prior.schedule.levels(self.steps, self.spacing)
+
+    @torch.no_grad()
+    def restore(
+        self, y: Tensor, seed: int | Sequence[int] = 0, progress: Callable[[Progress], None] | None = None
+    ) -> Restoration:
+        """Restore ``y``, a batch of observations of images in [0, 1].
+
+        ``seed``: one an image; a single number stands for itself, itself + 1, ... over the batch. Raises ShapeError
+        where the observation does not fit the operator, NonFiniteError where it holds NaN, DeviceError where the
+        device is missing or its memory too small.
+        """
+        y = _checked(y)
+        device = resolve_device(self.device)
+        seeds = [seed + b for b in range(len(y))] if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(y):
+            raise OptionError(f"{len(seeds)} seeds for {len(y)} observations; give one seed an observation")
+        try:
+            return self._restore(y.to(device, self._state_dtype), seeds, progress)
+        except torch.OutOfMemoryError:
+            raise DeviceError(
+                f"{device} ran out of memory; set max_batch (now {self.max_batch or 'automatic'}) lower, or fewer steps"
+            ) from None
+
+    @property
+    def _state_dtype(self) -> torch.dtype:
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def _restore(self, y: Tensor, seeds: list[int], progress: Callable[[Progress], None] | None) -> Restoration:
+        started = time.perf_counter()
+        shape = self.operator.image_shape(tuple(y.shape[1:]))
+        chain = self._chain(y, shape, seeds)
+        grey = shape[0] == 1 and self.prior.channels == 3
+        watch = _Watch(progress, len(chain), grey)
+        name, solver, reason = self._choose(chain)
+        solution = _serial(chain, watch) if solver is None else self._solve(chain, solver, watch)
+        image = _to_unit(solution.value, grey)
+        stats = Statistics(
+            name,
+            reason,
+            tuple(solution.sweeps.tolist()),
+            tuple(solution.evaluations.tolist()),
+            time.perf_counter() - started,
+        )
+        error = (self.operator.forward(image) - y).flatten(1).square().mean(1).sqrt()
+        return Restoration(image, solution.status, stats, solution.residuals * GREY_LEVELS_PER_UNIT, error)
+
+    def _chain(self, y: Tensor, shape: tuple[int, int, int], seeds: list[int]) -> SamplingChain:
+        """The chain in [-1, 1] units; a grey image under a colour prior travels as three equal observations."""
+        channels = self.prior.channels
+        if shape[0] not in (channels, 1):
+            raise ShapeError(
+                f"the restored image has {shape[0]} channels, but the prior {self.prior.name} has {channels}"
+            )
+        operator = self.operator
+        unit_response = operator.forward(y.new_ones(len(y), *shape))
+        chain_y = 2 * y - unit_response
+        if shape[0] != channels:
+            chain_y = chain_y.expand(-1, channels, *chain_y.shape[2:])
+            shape = (channels, *shape[1:])
+            operator = operator.at(shape)
+        levels = self.prior.schedule.levels(self.steps, self.spacing)
+        rule = DDNM(self.eta)
+        noise = SeededNoise(shape, seeds, self.steps, y.device, y.dtype)
+        step = rule.bind(operator, chain_y, levels, noise if rule.needs_noise else None)
+        denoiser = self.prior.to(y.device, DTYPES[self.dtype])
+        return SamplingChain(denoiser, step, noise.initial, self.max_batch)
+
+    def _choose(self, chain: SamplingChain) -> tuple[str, FixedPointSolver | None, str]:
+        if isinstance(self.solver, FixedPointSolver):
+            return type(self.solver).__name__.lower(), self.solver, "asked for"
+        name, reason = str(self.solver), "asked for"
+        if name == "auto":
+            choice = choose_solver(chain)
+            name, reason = choice.solver, choice.reason
+        solvers = {"picard": Picard(self.max_sweeps), "anderson": Anderson(self.max_sweeps)}
+        return name, solvers.get(name), reason
+
+    def _solve(self, chain: SamplingChain, solver: FixedPointSolver, watch: _Watch) -> Solution:
+        if self.max_sweeps is not None and solver.max_sweeps is None:
+            solver = replace(solver, max_sweeps=self.max_sweeps)
+        return solve_equilibrium(chain, solver, self.tolerance, progress=watch.parallel)
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """The torch device meant; None is CUDA where there is one, else the CPU. Raises DeviceError where it is missing."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise DeviceError(f"device {device} is not available on this machine; use cpu, cuda or mps") from None
+    return chosen
+
+
+def _checked(y: Tensor) -> Tensor:
+    if y.ndim < 3 or not y.numel():
+        raise ShapeError(f"the observation has shape {tuple(y.shape)}; give a batch of images (B, C, H, W)")
+    if not y.is_floating_point():
+        raise ShapeError(f"the observation holds {y.dtype}; give floating-point values in [0, 1]")
+    if not bool(y.isfinite().all()):
+        raise NonFiniteError("the observation holds NaN or infinite values; replace them or mask those pixels")
+    return y
+
+
+def _to_unit(x: Tensor, grey: bool) -> Tensor:
+    """From the chain's [-1, 1] to [0, 1]; the equal channels of a grey image are averaged."""
+    image = (x + 1) / 2
+    return image.mean(1, keepdim=True) if grey else image
+
+
+def _serial(chain: SamplingChain, watch: _Watch) -> Solution:
+    image = chain.sample(watch.serial)
+    finite = image.isfinite().flatten(1).all(1).tolist()
+    status = tuple(Status.CONVERGED if good else Status.NON_FINITE for good in finite)
+    counts = torch.full((chain.image_count,), len(chain))
+    empty = torch.empty(0, chain.image_count)
+    return Solution(image[None], status, counts, counts, empty, empty.long())
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Turns what the chain and the solvers report into one kind of progress."""
+
+    progress: Callable[[Progress], None] | None
+    total: int
+    grey: bool
+
+    def serial(self, done: int, state: Tensor) -> None:
+        if self.progress is not None:
+            self.progress(Progress(done, done, self.total, float("nan"), _to_unit(state, self.grey)))
+
+    def parallel(self, report: SweepReport) -> None:
+        if self.progress is not None:
+            residual = float(report.residual.nan_to_num(0).max()) * GREY_LEVELS_PER_UNIT
+            image = _to_unit(report.states[-1], self.grey)
+            self.progress(Progress(report.sweep, int(report.finished.min()), self.total, residual, image))

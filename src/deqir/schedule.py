@@ -1,0 +1,105 @@
+"""Noise schedules and the choice of timesteps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from deqir.errors import OptionError
+
+Spacing = Literal["leading", "trailing", "linspace", "quadratic"]
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseLevels:
+    """The timesteps of one chain and their signal levels.
+
+    ``timesteps`` (S,) int64, descending; ``alphas`` (S + 1,) float64, the cumulative products ``a_i`` of the
+    timesteps followed by ``a_S = 1`` for the restored image.
+    """
+
+    timesteps: Tensor
+    alphas: Tensor
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def noise_to_signal(self) -> Tensor:
+        """``sqrt((1 - a_i) / a_i)``, (S + 1,): the noise level in units of the clean image."""
+        return ((1 - self.alphas) / self.alphas).clamp(min=0).sqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """The forward process of a diffusion model: ``x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise``.
+
+    ``alphas_cumprod`` (T,) float64 holds ``abar_t`` for t = 0 .. T-1, strictly inside (0, 1) and decreasing.
+    """
+
+    alphas_cumprod: Tensor
+
+    def __post_init__(self) -> None:
+        alphas = self.alphas_cumprod
+        inside = alphas.ndim == 1 and len(alphas) > 0 and bool(((alphas > 0) & (alphas < 1)).all())
+        if not inside or bool((alphas.diff() >= 0).any()):
+            raise OptionError(
+                "alphas_cumprod must be one row of decreasing values strictly between 0 and 1; "
+                "check the scheduler configuration of the prior"
+            )
+
+    def __len__(self) -> int:
+        return len(self.alphas_cumprod)
+
+    @classmethod
+    def from_betas(cls, betas: Tensor) -> NoiseSchedule:
+        """The schedule of per-step variances ``betas`` (T,), computed in float64 (DDPM, arXiv 2006.11239)."""
+        return cls(torch.cumprod(1 - betas.double(), dim=0))
+
+    @classmethod
+    def linear(cls, length: int = 1000, start: float = 1e-4, end: float = 0.02) -> NoiseSchedule:
+        """DDPM's linear schedule of ``length`` steps."""
+        return cls.from_betas(torch.linspace(start, end, length, dtype=torch.float64))
+
+    def levels(self, steps: int, spacing: Spacing = "leading") -> NoiseLevels:
+        """Choose ``steps`` of the T timesteps, from noisy to clean.
+
+        ``leading`` takes every (T // steps)-th from 0 (DDNM), ``trailing`` the same from T - 1 downward,
+        ``linspace`` spreads them over 0 .. T-1, ``quadratic`` puts more of them at low noise.
+
+        Raises OptionError where ``steps`` is outside 1..T or the spacing is unknown.
+        """
+        total = len(self)
+        if not 1 <= steps <= total:
+            raise OptionError(f"steps is {steps}; choose a number from 1 to {total}, the timesteps of this prior")
+        if spacing not in get_args(Spacing):
+            raise OptionError(f"spacing is {spacing!r}; choose one of {', '.join(get_args(Spacing))}")
+        chosen = _SPACINGS[spacing](total, steps)
+        alphas = torch.cat([self.alphas_cumprod[chosen], self.alphas_cumprod.new_ones(1)])
+        return NoiseLevels(chosen, alphas)
+
+
+def _leading(total: int, steps: int) -> Tensor:
+    return torch.arange(steps - 1, -1, -1) * (total // steps)
+
+
+def _trailing(total: int, steps: int) -> Tensor:
+    return (total - torch.arange(steps, dtype=torch.float64) * (total / steps)).round().long() - 1
+
+
+def _linspace(total: int, steps: int) -> Tensor:
+    return torch.linspace(total - 1, 0 if steps > 1 else total - 1, steps, dtype=torch.float64).round().long()
+
+
+def _quadratic(total: int, steps: int) -> Tensor:
+    """Squares of an even spacing, spread out where rounding would repeat a timestep."""
+    squares = torch.linspace(0, (total - 1) ** 0.5, steps, dtype=torch.float64).square().round().long()
+    index = torch.arange(steps)
+    ascending = torch.cummax(squares - index, dim=0).values + index
+    return torch.minimum(ascending, total - steps + index).flip(0)
+
+
+_SPACINGS = {"leading": _leading, "trailing": _trailing, "linspace": _linspace, "quadratic": _quadratic}

@@ -1,0 +1,182 @@
+"""The one loop that all fixed-point solvers share, and what it returns.
+
+Solvers know nothing of diffusion. They solve X = F(X) for X of shape (S, B, ...), where F is causal along axis 0:
+F(X)[k] depends on X[0], ..., X[k-1] only. After n sweeps the first n entries are therefore exact, whatever the start.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deqir.errors import OptionError, ShapeError
+
+CausalMap = Callable[[Tensor, Tensor], Tensor]
+
+
+class Status(str, Enum):
+    """How the solve ended for one image; the text is the advice."""
+
+    CONVERGED = "converged"
+    MAX_SWEEPS = "stopped at max_sweeps before the tolerance was met; raise max_sweeps or the tolerance"
+    NON_FINITE = "the chain itself gave NaN or infinite values; check the prior, the dtype and the observation"
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What the loop tells a progress callback after one sweep.
+
+    ``finished`` (B,) counts the final states of each image, ``residual`` (B,) is the root mean square change of the
+    last state, ``states`` (S, B, ...) is the current iterate.
+    """
+
+    sweep: int
+    finished: Tensor
+    residual: Tensor
+    states: Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solved chain. ``states`` (S, B, ...); the rest is per image.
+
+    ``status`` holds B entries, ``sweeps`` and ``evaluations`` (B,) int64 count sequential sweeps and states handed to
+    the network, ``residuals`` (sweeps, B) is the history of the root mean square residual of the last state, NaN after
+    the image was done; ``finished`` (sweeps, B) the history of its final prefix.
+    """
+
+    states: Tensor
+    status: tuple[Status, ...]
+    sweeps: Tensor
+    evaluations: Tensor
+    residuals: Tensor
+    finished: Tensor
+
+    @property
+    def value(self) -> Tensor:
+        """The last state, (B, ...)."""
+        return self.states[-1]
+
+
+@dataclass(frozen=True)
+class FixedPointSolver(ABC):
+    """A rule that proposes the next iterate; ``max_sweeps`` None allows the S sweeps that always suffice."""
+
+    max_sweeps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_sweeps is not None and self.max_sweeps < 1:
+            raise OptionError(f"max_sweeps is {self.max_sweeps}; choose at least 1")
+
+    @abstractmethod
+    def init(self, start: Tensor) -> Any:
+        """The solver's memory before the first sweep from ``start`` (S, B, ...)."""
+
+    @abstractmethod
+    def propose(self, states: Tensor, images: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """The next iterate and memory from ``states`` X and ``images`` F(X), both (S, B, ...)."""
+
+
+def solve(
+    solver: FixedPointSolver,
+    causal_map: CausalMap,
+    start: Tensor,
+    tolerances: Tensor,
+    progress: Callable[[SweepReport], None] | None = None,
+) -> Solution:
+    """Solve ``X = causal_map(X, prefix)`` from ``start`` (S, B, ...).
+
+    ``causal_map`` keeps the first ``prefix[b]`` entries of image b and recomputes the others. ``tolerances`` (S,)
+    bounds the root mean square residual at which an entry, all before it being final, becomes final too. Once final,
+    an entry is never touched again; the first entry after the final prefix always takes F(X) unmixed, which is exact.
+    """
+    if start.ndim < 2 or tolerances.shape != start.shape[:1]:
+        raise ShapeError(
+            f"start {tuple(start.shape)} and tolerances {tuple(tolerances.shape)} must share S, their length"
+        )
+    loop = _Loop(start, tolerances)
+    memory = solver.init(start)
+    limit = min(len(start), solver.max_sweeps or len(start))
+    while loop.sweep < limit and not loop.done:
+        images = loop.advance(causal_map(loop.states, loop.prefix))
+        if loop.done:
+            loop.states = images
+        else:
+            proposed, memory = solver.propose(loop.states, images, memory)
+            usable = loop.beyond_prefix & proposed.isfinite()
+            loop.states = torch.where(usable, proposed, images)
+        if progress is not None:
+            progress(SweepReport(loop.sweep, loop.prefix.cpu(), loop.residuals[-1], loop.states))
+    return loop.solution()
+
+
+class _Loop:
+    """The bookkeeping of one solve: iterate, final prefix, counts and histories."""
+
+    def __init__(self, start: Tensor, tolerances: Tensor):
+        self.states = start
+        self.length, self.batch = start.shape[:2]
+        self.tolerances = tolerances.to(device=start.device, dtype=torch.float64).view(-1, 1)
+        self.prefix = torch.zeros(self.batch, dtype=torch.long, device=start.device)
+        self.failed = torch.zeros(self.batch, dtype=torch.bool, device=start.device)
+        self.sweeps, self.evaluations = torch.zeros_like(self.prefix), torch.zeros_like(self.prefix)
+        self.sweep = 0
+        self.residuals: list[Tensor] = []
+        self.finished: list[Tensor] = []
+
+    @property
+    def done(self) -> bool:
+        return bool((self.prefix >= self.length).all())
+
+    @property
+    def beyond_prefix(self) -> Tensor:
+        index = torch.arange(self.length, device=self.prefix.device).view(-1, 1)
+        return (index >= self.prefix).view(self.length, self.batch, *[1] * (self.states.ndim - 2))
+
+    def advance(self, images: Tensor) -> Tensor:
+        """Take F(X) in: count, measure, extend the final prefix. Returns F(X) with unusable values replaced by X's."""
+        active = self.prefix < self.length
+        self.sweep += 1
+        self.sweeps += active.long()
+        self.evaluations += self.length - self.prefix
+        finite = images.isfinite()
+        images = torch.where(finite, images, self.states)
+        exact_is_finite = self._at_prefix(finite.flatten(2).all(2))
+        norms = (images - self.states).double().flatten(2).square().mean(2).sqrt()
+        within = (norms <= self.tolerances) & finite.flatten(2).all(2)
+        self.failed |= active & ~exact_is_finite
+        self.prefix = torch.where(self.failed, self.length, self._extended(within, active))
+        self.residuals.append(torch.where(active, norms[-1], torch.nan).cpu())
+        self.finished.append(self.prefix.cpu())
+        return images
+
+    def _at_prefix(self, flags: Tensor) -> Tensor:
+        position = self.prefix.clamp(max=self.length - 1)
+        return flags.gather(0, position.view(1, -1))[0]
+
+    def _extended(self, within: Tensor, active: Tensor) -> Tensor:
+        """The new prefix: the exact entry is final, and so are those after it that are all within tolerance."""
+        index = torch.arange(self.length, device=within.device).view(-1, 1)
+        final = (within | (index <= self.prefix)).long().cumprod(0).sum(0)
+        return torch.where(active, final, self.prefix)
+
+    def solution(self) -> Solution:
+        unfinished = self.prefix < self.length
+        flags = zip(self.failed.tolist(), unfinished.tolist(), strict=True)
+        status = tuple(
+            Status.NON_FINITE if failed else Status.MAX_SWEEPS if open_ else Status.CONVERGED for failed, open_ in flags
+        )
+        return Solution(
+            self.states,
+            status,
+            self.sweeps.cpu(),
+            self.evaluations.cpu(),
+            torch.stack(self.residuals),
+            torch.stack(self.finished),
+        )

@@ -1,0 +1,94 @@
+"""Small exact parts that tests share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from deqir import operators
+from deqir.chain import SamplingChain
+from deqir.consistency import DDNM
+from deqir.noise import SeededNoise
+from deqir.operators import LinearOperator
+from deqir.priors import DiffusersDenoiser
+from deqir.schedule import NoiseSchedule
+
+torch.set_num_threads(1)
+
+
+@dataclass
+class SmoothDenoiser:
+    """A nonlinear stand-in for a network: the exact noise of a Gaussian prior, bent by a sine and blurred a little."""
+
+    channels: int = 3
+    name: str = "smooth"
+    schedule: NoiseSchedule = field(default_factory=NoiseSchedule.linear)
+    variance: float = 0.2
+    calls: list[int] = field(default_factory=list)
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        self.calls.append(len(x))
+        a = self.schedule.alphas_cumprod[timesteps].to(x.dtype).view(-1, 1, 1, 1)
+        mixed = (x + x.roll(1, -1) + x.roll(1, -2)) / 3
+        return (1 - a).sqrt() / (a * self.variance + 1 - a) * (x + 0.2 * torch.sin(2 * mixed))
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> SmoothDenoiser:
+        return self
+
+
+def tiny_unet(seed: int = 0, channels: int = 3):
+    """A diffusers UNet2DModel of a few thousand random weights."""
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(seed)
+    return UNet2DModel(
+        sample_size=8,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=4,
+    ).eval()
+
+
+@pytest.fixture(scope="session")
+def network() -> DiffusersDenoiser:
+    """A real (tiny, random) network in float64 as a velocity-predicting prior."""
+    model = tiny_unet().double().requires_grad_(False)
+    return DiffusersDenoiser(model, NoiseSchedule.linear(), "v_prediction", "tiny", torch.float64)
+
+
+SHAPE = (3, 8, 8)
+
+
+def all_operators() -> dict[str, LinearOperator]:
+    """One of each operator for 3x8x8 images."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "sr": operators.SuperResolution(2),
+        "sr_bicubic": operators.SuperResolution(2, "bicubic"),
+        "inpaint": operators.Inpainting(operators.random_mask(8, 8, 0.5, generator)),
+        "colorize": operators.Colorization(),
+        "deblur": operators.Deblurring(operators.gaussian_kernel()),
+        "deblur_reflect": operators.Deblurring(operators.uniform_kernel(3), "reflect"),
+        "cs": operators.CompressedSensing(0.5).at(SHAPE),
+        "denoise": operators.Denoising(),
+    }
+
+
+def make_chain(
+    denoiser, operator: LinearOperator, eta: float, steps: int = 10, images: int = 2, max_batch: int | None = None
+) -> SamplingChain:
+    """A float64 chain on 8x8 images with observations of random truths."""
+    truth = torch.rand(images, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(7)) * 2 - 1
+    noise = SeededNoise(SHAPE, list(range(images)), steps, torch.device("cpu"), torch.float64)
+    rule = DDNM(eta)
+    levels = denoiser.schedule.levels(steps)
+    step = rule.bind(operator, operator.forward(truth), levels, noise if rule.needs_noise else None)
+    return SamplingChain(denoiser, step, noise.initial, max_batch)
