@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 import pytest
@@ -92,3 +93,13 @@ def make_chain(
     levels = denoiser.schedule.levels(steps)
     step = rule.bind(operator, operator.forward(truth), levels, noise if rule.needs_noise else None)
     return SamplingChain(denoiser, step, noise.initial, max_batch)
+
+
+@pytest.fixture(scope="session")
+def prior_folder(tmp_path_factory):
+    """A tiny network as a real diffusers folder."""
+    folder = tmp_path_factory.mktemp("prior") / "tiny"
+    tiny_unet().save_pretrained(folder)
+    scheduler = {"beta_schedule": "linear", "num_train_timesteps": 1000, "prediction_type": "v_prediction"}
+    (folder / "scheduler_config.json").write_text(json.dumps(scheduler))
+    return folder

@@ -16,7 +16,7 @@ from deqir.version import __version__
 if TYPE_CHECKING:
     from deqir.jobs import Record, RestoreJob
 
-USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+USAGE, FAILURE = 2, 1
 
 app = typer.Typer(
     name="deqir",
@@ -201,27 +201,47 @@ def _make_job(
 
 
 def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None) -> None:
-    from deqir.images import find_images
     from deqir.jobs import make_folder, refuse_existing, targets, write_records
 
     if stats is not None:
         refuse_existing(stats, job.overwrite)
-    files = find_images(photos)
+        make_folder(stats.parent)
     make_folder(out_dir)
-    records: list[Record] = []
-    failures = 0
+    files, records = _expand(photos)
+    total = len(files) + len(records)
     try:
         for file, target in zip(files, targets(files, out_dir), strict=True):
-            record = _restore_one(job, file, target)
-            records.append(record)
-            failures += "error" in record
+            records.append(_restore_one(job, file, target))
+    except KeyboardInterrupt:
+        err.print(f"deqir: interrupted after {len(records)} of {total}; what is finished is kept")
+        raise
     finally:
         if stats is not None and records:
             write_records(stats, records)
-    if len(files) > 1 or failures:
-        err.print(f"{len(files) - failures} of {len(files)} restored, {failures} failed")
+    failures = sum("error" in record for record in records)
+    if total > 1:
+        err.print(f"{total - failures} of {total} restored, {failures} failed")
     if failures:
         raise typer.Exit(FAILURE)
+
+
+def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
+    """The files that are meant, and a record of failure for every folder without any."""
+    from deqir.images import find_images
+
+    files: list[Path] = []
+    failed: list[Record] = []
+    for photo in photos:
+        try:
+            files += find_images(photo)
+        except DeqirError as error:
+            failed.append(_failure(photo, error))
+    return files, failed
+
+
+def _failure(file: Path, error: DeqirError) -> Record:
+    err.print(f"deqir: {error}")
+    return {"file": str(file), "status": "failed", "error": str(error)}
 
 
 def _restore_one(job: RestoreJob, file: Path, target: Path) -> Record:
@@ -230,8 +250,7 @@ def _restore_one(job: RestoreJob, file: Path, target: Path) -> Record:
         with _progress_line(file.name) as report:
             record = job.run(file, target, report)
     except DeqirError as error:
-        err.print(f"deqir: {error}")
-        return {"file": str(file), "status": "failed", "error": str(error)}
+        return _failure(file, error)
     out.print(_summary(record, target))
     return record
 
@@ -290,6 +309,3 @@ def main() -> None:
     except DeqirError as error:
         err.print(f"deqir: {error}")
         sys.exit(FAILURE)
-    except KeyboardInterrupt:
-        err.print("deqir: interrupted; finished results are kept")
-        sys.exit(INTERRUPTED)

@@ -69,7 +69,7 @@ class DiffusersDenoiser:
     def to(self, device: torch.device, dtype: torch.dtype) -> DiffusersDenoiser:
         """This denoiser on ``device``; half types keep float32 weights and compute under autocast."""
         weights = torch.float64 if dtype == torch.float64 else torch.float32
-        self.model.to(device=device, dtype=weights, memory_format=torch.channels_last)
+        torch.nn.Module.to(self.model, device=device, dtype=weights, memory_format=torch.channels_last)
         return DiffusersDenoiser(self.model, self.schedule, self.prediction, self.name, dtype)
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -75,7 +76,9 @@ def _read_weights(folder: Path) -> Mapping[str, Tensor]:
         if safe.exists():
             return load_file(safe)
         if pickled.exists():
-            state = torch.load(pickled, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                state = torch.load(pickled, map_location="cpu", weights_only=True)
             if isinstance(state, dict):
                 return state
             raise UnsupportedCheckpointError(f"{pickled} holds no state dict; save the prior again")

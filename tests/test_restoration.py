@@ -1,0 +1,174 @@
+import pytest
+import torch
+
+import deqir
+from conftest import SmoothDenoiser
+from deqir import operators
+from deqir.choice import choose_solver
+from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
+from deqir.restoration import Restorer
+from deqir.solvers import Anderson, Status
+
+
+def observe(operator, shape=(2, 3, 8, 8)):
+    truth = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return truth, operator.forward(truth)
+
+
+OPERATORS = {
+    "sr": operators.SuperResolution(2),
+    "odd": operators.SuperResolution(3).at((3, 8, 7)),
+    "inpaint": operators.Inpainting(operators.random_mask(8, 8, 0.5, torch.Generator().manual_seed(0))),
+    "colorize": operators.Colorization("luma"),
+    "deblur": operators.Deblurring(operators.gaussian_kernel()),
+    "cs": operators.CompressedSensing(0.5).at((3, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("solver", ["serial", "picard", "anderson"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_restored_images_in_unit_range_agree_with_the_observation(name, solver):
+    operator = OPERATORS[name]
+    truth, y = observe(operator, (2, 3, 8, 7) if name == "odd" else (2, 3, 8, 8))
+    result = Restorer(SmoothDenoiser(), operator, steps=6, solver=solver, dtype="float64").restore(y)
+    assert result.image.shape == truth.shape
+    assert result.status == (Status.CONVERGED,) * 2
+    assert (result.measurement_error < 1e-9).all()
+    projected = operator.range_projection(truth)
+    torch.testing.assert_close(operator.range_projection(result.image), projected, rtol=1e-9, atol=1e-9)
+
+
+def test_serial_and_parallel_agree_and_count_their_calls():
+    _, y = observe(OPERATORS["sr"])
+    serial, parallel = (
+        Restorer(SmoothDenoiser(), OPERATORS["sr"], steps=9, solver=solver, tolerance=0.0, dtype="float64").restore(y)
+        for solver in ("serial", "anderson")
+    )
+    torch.testing.assert_close(serial.image, parallel.image, rtol=1e-9, atol=1e-9)
+    assert serial.stats.sweeps == serial.stats.nfe == (9, 9)
+    assert parallel.stats.sweeps == (9, 9)
+    assert parallel.stats.nfe == (45, 45)
+    assert parallel.residuals.shape == (9, 2)
+    assert serial.residuals.numel() == 0
+
+
+def test_the_seed_decides_and_images_do_not_depend_on_their_batch():
+    _, y = observe(OPERATORS["sr"])
+    restorer = Restorer(SmoothDenoiser(), OPERATORS["sr"], steps=5, solver="serial", dtype="float64")
+    both, again = restorer.restore(y, seed=4).image, restorer.restore(y, seed=[4, 5]).image
+    assert torch.equal(both, again)
+    torch.testing.assert_close(restorer.restore(y[1:], seed=5).image, both[1:], rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(restorer.restore(y, seed=6).image, both)
+
+
+def test_masks_per_image():
+    masks = torch.stack([operators.random_mask(8, 8, 0.5, torch.Generator().manual_seed(n))[0] for n in (1, 2)])
+    truth = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    operator = operators.Inpainting(masks)
+    both = Restorer(SmoothDenoiser(), operator, steps=5, solver="picard", dtype="float64").restore(
+        operator.forward(truth)
+    )
+    alone = operators.Inpainting(masks[1:])
+    single = Restorer(SmoothDenoiser(), alone, steps=5, solver="picard", dtype="float64").restore(
+        alone.forward(truth[1:]), seed=1
+    )
+    torch.testing.assert_close(both.image[1:], single.image, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("operator", [operators.SuperResolution(2), operators.CompressedSensing(0.5).at((1, 8, 8))])
+def test_grey_images_stay_grey_under_a_colour_prior(operator):
+    truth = torch.rand(1, 1, 8, 8, dtype=torch.float64)
+    result = Restorer(SmoothDenoiser(), operator, steps=5, dtype="float64").restore(operator.forward(truth))
+    assert result.image.shape == truth.shape
+    assert result.measurement_error < 1e-9
+
+
+def test_progress_is_reported():
+    _, y = observe(OPERATORS["sr"])
+    seen = []
+    Restorer(SmoothDenoiser(), OPERATORS["sr"], steps=5, solver="anderson").restore(y.float(), progress=seen.append)
+    assert [report.sweep for report in seen] == list(range(1, len(seen) + 1))
+    assert seen[-1].done == seen[-1].total == 5
+    assert seen[-1].image.shape == (2, 3, 8, 8)
+    serial = []
+    Restorer(SmoothDenoiser(), OPERATORS["sr"], steps=5, solver="serial").restore(y.float(), progress=serial.append)
+    assert [report.done for report in serial] == [1, 2, 3, 4, 5]
+
+
+def test_max_sweeps_is_obeyed_and_said():
+    _, y = observe(OPERATORS["sr"])
+    result = Restorer(SmoothDenoiser(), OPERATORS["sr"], steps=20, solver=Anderson(), max_sweeps=3).restore(y)
+    assert result.stats.sweeps == (3, 3)
+    assert result.status == (Status.MAX_SWEEPS,) * 2
+
+
+def test_a_network_that_gives_nan_is_said():
+    class Broken(SmoothDenoiser):
+        def __call__(self, x, timesteps):
+            return super().__call__(x, timesteps) * float("nan")
+
+    _, y = observe(OPERATORS["sr"])
+    for solver in ("serial", "picard"):
+        result = Restorer(Broken(), OPERATORS["sr"], steps=4, solver=solver).restore(y)
+        assert result.status == (Status.NON_FINITE,) * 2
+
+
+def test_auto_measures_and_gives_its_reason():
+    _, y = observe(OPERATORS["sr"])
+    result = Restorer(SmoothDenoiser(), OPERATORS["sr"], steps=20, solver="auto").restore(y)
+    assert result.stats.solver in ("serial", "anderson")
+    assert "serial and" in result.stats.reason
+
+
+@pytest.mark.parametrize(("cost", "expected"), [("per image", "serial"), ("per call", "anderson")])
+def test_auto_follows_the_measured_times(monkeypatch, cost, expected):
+    from conftest import make_chain
+
+    monkeypatch.setattr("deqir.choice._seconds", lambda chain, batch: batch if cost == "per image" else 1.0)
+    assert choose_solver(make_chain(SmoothDenoiser(), OPERATORS["sr"], 0.0, steps=40)).solver == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": 1001}, "steps is 1001"),
+        ({"eta": 2.0}, "eta is 2.0"),
+        ({"solver": "newton"}, "solver is 'newton'"),
+        ({"tolerance": -1.0}, "tolerance is -1.0"),
+        ({"tolerance": float("nan")}, "tolerance is nan"),
+        ({"max_sweeps": 0}, "max_sweeps is 0"),
+        ({"max_batch": 0}, "max_batch is 0"),
+        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"spacing": "odd"}, "spacing is 'odd'"),
+    ],
+)
+def test_options_are_checked_at_once(options, message):
+    with pytest.raises(OptionError, match=message):
+        Restorer(SmoothDenoiser(), OPERATORS["sr"], **options)
+
+
+def test_bad_observations():
+    restorer = Restorer(SmoothDenoiser(), OPERATORS["sr"], steps=3)
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        restorer.restore(torch.full((1, 3, 4, 4), float("nan")))
+    with pytest.raises(ShapeError, match="observation has shape"):
+        restorer.restore(torch.zeros(0, 3, 4, 4))
+    with pytest.raises(ShapeError, match="floating-point"):
+        restorer.restore(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(OptionError, match="3 seeds for 1 observations"):
+        restorer.restore(torch.zeros(1, 3, 4, 4), seed=[1, 2, 3])
+    with pytest.raises(ShapeError, match="restored image has 2 channels"):
+        restorer.restore(torch.zeros(1, 2, 4, 4))
+
+
+def test_a_missing_device():
+    with pytest.raises(DeviceError, match="device cuda:99 is not available"):
+        Restorer(SmoothDenoiser(), OPERATORS["sr"], device="cuda:99").restore(torch.zeros(1, 3, 4, 4))
+
+
+def test_public_names_resolve():
+    for name in deqir.__all__:
+        assert getattr(deqir, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        deqir.nothing  # noqa: B018
