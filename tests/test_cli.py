@@ -91,7 +91,7 @@ def test_degrade_then_restore_needs_no_further_settings(deqir, photo, tmp_path, 
     observation = tmp_path / "y.safetensors"
     code, _, err = deqir("degrade", photo, "--task", name.split("-")[0], *TASKS[name], "--out", observation)
     assert code == 0, err
-    code, out, err = deqir("restore", observation, "--out", tmp_path / "o", "--stats", tmp_path / "s.json")
+    code, _out, err = deqir("restore", observation, "--out", tmp_path / "o", "--stats", tmp_path / "s.json")
     assert code == 0, err
     assert read_image(tmp_path / "o" / "y.png").shape == (3, 19, 21)
     assert json.loads((tmp_path / "s.json").read_text())[0]["measurement_error"] < 1e-4
@@ -99,7 +99,7 @@ def test_degrade_then_restore_needs_no_further_settings(deqir, photo, tmp_path, 
 
 def test_degrade_to_a_16_bit_png_loses_nothing_that_matters(deqir, photo, tmp_path):
     assert deqir("degrade", photo, "--task", "sr", "--scale", "3", "--out", tmp_path / "y.png")[0] == 0
-    code, out, err = deqir("restore", tmp_path / "y.png", "--out", tmp_path / "o", "--stats", tmp_path / "s.json")
+    code, _out, err = deqir("restore", tmp_path / "y.png", "--out", tmp_path / "o", "--stats", tmp_path / "s.json")
     assert code == 0, err
     assert read_image(tmp_path / "o" / "y.png").shape == (3, 19, 21)
     truth = read_image(photo)
@@ -118,7 +118,7 @@ def test_own_photos_of_every_kind(deqir, tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.fromarray(pixels).save(source / "turned.jpg", exif=turned)
-    code, out, err = deqir("restore", source, "--task", "sr", "--scale", "2", "--out", tmp_path / "o")
+    code, _out, err = deqir("restore", source, "--task", "sr", "--scale", "2", "--out", tmp_path / "o")
     assert code == 0, err
     shapes = {path.stem: tuple(read_image(path).shape) for path in sorted((tmp_path / "o").iterdir())}
     assert shapes == {
@@ -154,7 +154,7 @@ def test_bad_files_do_not_stop_the_others(deqir, photo, tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "words.jpg").write_text("not a picture")
     stats = tmp_path / "stats.json"
-    code, out, err = deqir(
+    code, _out, err = deqir(
         "restore", tmp_path / "empty.png", tmp_path / "missing.png", photo, tmp_path / "words.jpg",
         "--task", "sr", "--out", tmp_path / "o", "--stats", stats,
     )  # fmt: skip
@@ -192,7 +192,7 @@ def test_bad_files_do_not_stop_the_others(deqir, photo, tmp_path):
     ],
 )
 def test_usage_errors_end_with_2(deqir, photo, tmp_path, prior_folder, arguments, message):
-    code, out, err = deqir("restore", photo, "--out", tmp_path / "o", "--prior", prior_folder, *arguments, prior=False)
+    code, _out, err = deqir("restore", photo, "--out", tmp_path / "o", "--prior", prior_folder, *arguments, prior=False)
     assert code == 2
     assert message in sentence(err)
     assert not (tmp_path / "o").exists()
@@ -215,7 +215,7 @@ def test_failures_end_with_1(deqir, photo, tmp_path, arguments, message):
     Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "small.png")
     Image.fromarray(np.zeros((19, 21), np.uint8)).save(tmp_path / "black.png")
     filled = [argument.format(small=tmp_path / "small.png", black=tmp_path / "black.png") for argument in arguments]
-    code, out, err = deqir("restore", photo, "--out", tmp_path / "o", *filled)
+    code, _out, err = deqir("restore", photo, "--out", tmp_path / "o", *filled)
     assert code == 1
     assert message in sentence(err)
 

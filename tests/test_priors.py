@@ -1,5 +1,6 @@
 import json
 import pickle
+from typing import ClassVar
 
 import pytest
 import torch
@@ -122,7 +123,7 @@ def test_a_missing_folder(tmp_path):
 class Echo(torch.nn.Module):
     """Predicts whatever it is told, as a UNet2DModel would return it."""
 
-    config = {"in_channels": 3, "block_out_channels": (1,)}
+    config: ClassVar = {"in_channels": 3, "block_out_channels": (1,)}
     dtype = torch.float64
 
     def __init__(self, value):

@@ -66,14 +66,14 @@ installed, without a download. It is small; a larger prior restores better.
 
 ## Architecture
 A diffusers `UNet2DModel` of {parameters:,} parameters: channels {", ".join(map(str, ARCHITECTURE["block_out_channels"]))},
-one residual block a level, no attention, group normalisation. It is purely convolutional, so it takes any size.
+one residual block a level, no attention, group normalisation. It is purely convolutional, so any size will do.
 It predicts the velocity (v-prediction) on DDPM's linear schedule of 1000 timesteps. Stored in float16.
 
 ## Training
 {steps:,} steps on {hardware}, {state["seconds"] / 60:.0f} minutes: {crops:,} crops of {recipe["crop"]} pixels and
-{large_crops:,} crops of {recipe["large_crop"]} pixels, bfloat16 autocast, {recipe["optimizer"]} optimizer, learning rate
-{recipe["learning_rate"]:g}, exponential moving average {recipe["ema_decay"]:g}, seed {recipe["seed"]}. The recipe is `training/` in the
-repository; its README gives the commands.
+{large_crops:,} crops of {recipe["large_crop"]} pixels, bfloat16 autocast, {recipe["optimizer"]} optimizer, learning
+rate {recipe["learning_rate"]:g}, exponential moving average {recipe["ema_decay"]:g}, seed {recipe["seed"]}.
+The recipe is `training/` in the repository; its README gives the commands.
 
 ## Denoising error
 Mean over 256-pixel centre crops of five photographs that were kept out of training (scikit-image's astronaut, coffee

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -69,7 +69,9 @@ class DiffusersDenoiser:
     def to(self, device: torch.device, dtype: torch.dtype) -> DiffusersDenoiser:
         """This denoiser on ``device``; half types keep float32 weights and compute under autocast."""
         weights = torch.float64 if dtype == torch.float64 else torch.float32
-        torch.nn.Module.to(self.model, device=device, dtype=weights, memory_format=torch.channels_last)
+        # Not the model's own ``to``: diffusers' prints advice about dtypes that does not apply here.
+        move = cast("Any", torch.nn.Module.to)
+        move(self.model, device=device, dtype=weights, memory_format=torch.channels_last)
         return DiffusersDenoiser(self.model, self.schedule, self.prediction, self.name, dtype)
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
