@@ -65,7 +65,7 @@ An unconditional diffusion model of small colour photographs, made so that deqir
 installed, without a download. It is small; a larger prior restores better.
 
 ## Architecture
-A diffusers `UNet2DModel` of {parameters:,} parameters: channels {", ".join(map(str, ARCHITECTURE["block_out_channels"]))},
+A diffusers `UNet2DModel` of {parameters:,} parameters: {", ".join(map(str, ARCHITECTURE["block_out_channels"]))} channels,
 one residual block a level, no attention, group normalisation. It is purely convolutional, so any size will do.
 It predicts the velocity (v-prediction) on DDPM's linear schedule of 1000 timesteps. Stored in float16.
 
