@@ -281,13 +281,13 @@ def test_same_stems_get_different_names(tmp_path):
 
 def test_the_parallel_solvers_work_from_the_command_line(deqir, photo, tmp_path):
     images = []
-    for solver in ("serial", "picard", "anderson"):
+    for solver in ("serial", "picard", "anderson", "preconditioned"):
         out = tmp_path / solver
         code, _, err = deqir("restore", photo, "--task", "sr", "--out", out, "--solver", solver, "--tolerance", "0")
         assert code == 0, err
         images.append(read_image(out / "photo.png"))
-    assert (images[0] - images[1]).abs().max() <= 1.01 / 255
-    assert (images[0] - images[2]).abs().max() <= 1.01 / 255
+    for image in images[1:]:
+        assert (images[0] - image).abs().max() <= 1.01 / 255
 
 
 def test_help_and_version():

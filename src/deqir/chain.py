@@ -10,7 +10,9 @@ from torch import Tensor
 
 from deqir.consistency import AffineStep
 from deqir.errors import OptionError, ShapeError
+from deqir.preconditioner import LearnedJacobian
 from deqir.priors import Denoiser
+from deqir.solvers import CausalMap
 
 DEFAULT_BATCH_PIXELS = 2**20
 
@@ -70,13 +72,32 @@ class SamplingChain:
         ``prefix`` is (B,) int64. The result is exact at position ``prefix[b]``.
         """
         whole = torch.cat([self.initial_noise[None], states])
-        inputs = whole[:-1]
-        index = torch.arange(len(self), device=states.device).view(-1, 1)
-        needed = index >= prefix
-        timesteps = self.step.levels.timesteps.to(states.device).view(-1, 1).expand(needed.shape)
+        return self.step.replay(whole, self._evaluate(whole[:-1], prefix), prefix)
+
+    def _evaluate(self, inputs: Tensor, prefix: Tensor) -> Tensor:
+        """The noise predicted in x_i for i >= prefix[b], zero before, (S, B, C, H, W)."""
+        needed = self._needed(prefix)
+        timesteps = self.step.levels.timesteps.to(inputs.device).view(-1, 1).expand(needed.shape)
         predictions = torch.zeros_like(inputs)
         predictions[needed] = self.predict(inputs[needed], timesteps[needed])
-        return self.step.replay(whole, predictions, prefix)
+        return predictions
+
+    def _needed(self, prefix: Tensor) -> Tensor:
+        return torch.arange(len(self), device=prefix.device).view(-1, 1) >= prefix
+
+    def preconditioned_sweep(self, jacobian: LearnedJacobian) -> CausalMap:
+        """A sweep that replays with the linearised predictions of ``jacobian``, which learns from every call.
+
+        It costs the network calls of ``sweep`` and has its fixed point and its guarantee.
+        """
+
+        def sweep(states: Tensor, prefix: Tensor) -> Tensor:
+            whole = torch.cat([self.initial_noise[None], states])
+            predictions = self._evaluate(whole[:-1], prefix)
+            jacobian.learn(whole[:-1], predictions, self._needed(prefix))
+            return self.step.replay_linearised(whole, predictions, prefix, jacobian.correction)
+
+        return sweep
 
     def repeated_noise_start(self) -> Tensor:
         """The published start: every state is x_0, (S, B, C, H, W)."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor
 
 from deqir.chain import SamplingChain, default_max_batch
 
-PARALLEL_SWEEPS = 0.75
-"""Sweeps per step that the parallel solvers are expected to need: a cautious figure, measured in benchmarks/."""
+SWEEPS_AT_MOST = 14
+"""Sweeps that the preconditioned solver is expected to need, however many steps: cautious, see benchmarks/solvers.py."""
+
+FINISHING = 0.6
+"""Share of the states that a sweep hands to the network on average, finished ones being left out."""
 
 
 @dataclass(frozen=True)
 class SolverChoice:
-    """What was chosen, ``"serial"`` or ``"anderson"``, and the measured reason in one sentence."""
+    """What was chosen, ``"serial"`` or ``"preconditioned"``, and the measured reason in one sentence."""
 
     solver: str
     reason: str
@@ -25,8 +29,8 @@ class SolverChoice:
 def choose_solver(chain: SamplingChain) -> SolverChoice:
     """Time one network call of one state and one of a full batch; choose what should end sooner.
 
-    Serial takes S calls. A parallel solve is taken to need ``0.75 S`` sweeps, the n-th of which hands the network the
-    S - n states that are not final. The measurement itself costs four network calls.
+    Serial takes S calls. A parallel solve is taken to need ``SWEEPS_AT_MOST`` sweeps (S where that is less), each of
+    which hands the network ``FINISHING`` of the S states on average. The measurement itself costs four network calls.
     """
     steps, images = len(chain), chain.image_count
     limit = chain.max_batch or default_max_batch(*chain.initial_noise.shape[-2:])
@@ -35,10 +39,9 @@ def choose_solver(chain: SamplingChain) -> SolverChoice:
         return SolverChoice("serial", "one batch holds no more than one timestep, so there is nothing to parallelise")
     single, many = _seconds(chain, images), _seconds(chain, batch)
     serial = steps * single
-    sweeps = max(1, round(PARALLEL_SWEEPS * steps))
-    calls = sum(-(-(steps - n) * images // batch) for n in range(sweeps))
-    parallel = calls * many
-    faster = "anderson" if parallel < serial else "serial"
+    sweeps = min(SWEEPS_AT_MOST, steps)
+    parallel = sweeps * ceil(FINISHING * steps * images / batch) * many
+    faster = "preconditioned" if parallel < serial else "serial"
     reason = f"expected {serial:.1f} s serial and {parallel:.1f} s parallel on {chain.initial_noise.device.type}"
     return SolverChoice(faster, reason)
 

@@ -93,7 +93,7 @@ def restore(
     eta: Annotated[float, typer.Option(help="Fresh noise per step, 0 (deterministic) to 1.")] = 0.85,
     seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
     solver: Annotated[
-        str, typer.Option(help="auto, serial, picard or anderson; auto measures which is quicker here.")
+        str, typer.Option(help="auto, serial, picard, anderson, preconditioned; auto measures.")
     ] = "auto",
     tolerance: Annotated[float, typer.Option(help="Allowed difference to the serial chain, in grey levels.")] = 0.5,
     max_sweeps: Annotated[Optional[int], typer.Option(help="Bound on the parallel sweeps (default: steps).")] = None,

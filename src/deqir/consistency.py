@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
@@ -13,6 +14,8 @@ from deqir.errors import OptionError
 from deqir.noise import StepNoises
 from deqir.operators import LinearOperator
 from deqir.schedule import NoiseLevels
+
+Correction = Callable[[int, Tensor], Tensor]
 
 
 class AffineStep(ABC):
@@ -29,16 +32,28 @@ class AffineStep(ABC):
         """``x_{i+1}`` (B, C, H, W) from the state ``x_i`` and the predicted noise ``e_i`` of the same shape."""
 
     def replay(self, states: Tensor, predictions: Tensor, prefix: Tensor) -> Tensor:
-        """All states after the final ones, from frozen noise predictions, step by step.
+        """All states after the final ones, from frozen noise predictions.
 
         ``states`` (S + 1, B, C, H, W) holds x_0 .. x_S, of which image b's first ``prefix[b]`` + 1 are final;
         ``predictions`` (S, B, C, H, W) holds e_i for i >= prefix[b]. Returns x_1 .. x_S with the final ones kept.
         """
-        steps = len(predictions)
-        current, replayed = states[0], []
-        for i in range(steps):
+        return self.replay_linearised(states, predictions, prefix, None)
+
+    def replay_linearised(
+        self, states: Tensor, predictions: Tensor, prefix: Tensor, correction: Correction | None
+    ) -> Tensor:
+        """Replay step by step; ``correction(i, d)`` adds ``J_i d`` to e_i where state i has moved by d from ``states``.
+
+        ``None`` stands for J = 0. Shapes as in ``replay``.
+        """
+        first, steps = int(prefix.min()), len(predictions)
+        current, replayed = states[first], list(states[1 : first + 1])
+        for i in range(first, steps):
+            e = predictions[i]
+            if correction is not None and i > first:
+                e = e + correction(i, current - states[i])
             ahead = (prefix <= i).view(-1, 1, 1, 1)
-            current = torch.where(ahead, self(i, current, predictions[i]), states[i + 1])
+            current = torch.where(ahead, self(i, current, e), states[i + 1])
             replayed.append(current)
         return torch.stack(replayed)
 

@@ -73,7 +73,7 @@ def run_task(task: Task, truth: Tensor, settings: Settings, line: ProgressLine) 
     row.append(picture("classical", task.classical(y, shape), truth, task.classical_name))
     record: dict[str, Any] = {"task": task.settings(), "steps": settings.steps, "version": __version__}
     images = {}
-    for solver in ("serial", "anderson"):
+    for solver in ("serial", "preconditioned"):
         restorer = Restorer(settings.prior, operator, settings.steps, solver=solver, device=settings.device)
         with line(f"{task.name}, {solver}") as report:
             result = restorer.restore(y, seed=settings.seed, progress=report)
@@ -84,7 +84,7 @@ def run_task(task: Task, truth: Tensor, settings: Settings, line: ProgressLine) 
         record[solver] = {"sweeps": sweeps, "nfe": nfe, "seconds": round(result.stats.seconds, 2)}
         title = "serial" if solver == "serial" else "parallel"
         row.append(picture(title, images[solver], truth, f"{sweeps} sweeps, {nfe} evaluations"))
-    agreement = float(psnr(images["anderson"], images["serial"])[0])
+    agreement = float(psnr(images["preconditioned"], images["serial"])[0])
     record["agreement_db"] = agreement if agreement < float("inf") else None
     row.append(Picture("truth", truth, f"parallel to serial: {agreement:.1f} dB"))
     return row, record

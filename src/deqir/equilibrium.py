@@ -9,7 +9,8 @@ from torch import Tensor
 
 from deqir.chain import SamplingChain
 from deqir.errors import OptionError
-from deqir.solvers import FixedPointSolver, Solution, SweepReport, solve
+from deqir.preconditioner import BandedSecant
+from deqir.solvers import CausalMap, FixedPointSolver, Solution, SweepReport, solve
 
 GREY_LEVELS_PER_UNIT = 255 / 2
 """Grey levels of an 8-bit image per unit of the chain, whose images lie in [-1, 1]."""
@@ -32,12 +33,16 @@ def solve_equilibrium(
     solver: FixedPointSolver,
     tolerance: float = 0.5,
     start: Tensor | None = None,
+    preconditioner: BandedSecant | None = None,
     progress: Callable[[SweepReport], None] | None = None,
 ) -> Solution:
     """Solve ``X = chain.sweep(X)``; the last state of the solution is the serial chain's answer.
 
     ``tolerance`` is the root mean square error allowed on the restored image, in grey levels of 0..255; ``start``
-    (S, B, C, H, W) defaults to repeated noise. Raises OptionError where an option is out of its range.
+    (S, B, C, H, W) defaults to repeated noise; a ``preconditioner`` linearises the network in every sweep. Raises OptionError where an option is out of its range.
     """
     first = chain.repeated_noise_start() if start is None else start
-    return solve(solver, chain.sweep, first, state_tolerances(len(chain), tolerance), progress)
+    sweep: CausalMap = chain.sweep
+    if preconditioner is not None:
+        sweep = chain.preconditioned_sweep(preconditioner.start(chain.step.levels, chain.initial_noise))
+    return solve(solver, sweep, first, state_tolerances(len(chain), tolerance), progress)

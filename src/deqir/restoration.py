@@ -17,11 +17,12 @@ from deqir.equilibrium import GREY_LEVELS_PER_UNIT, solve_equilibrium
 from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
 from deqir.noise import SeededNoise
 from deqir.operators import LinearOperator
+from deqir.preconditioner import BandedSecant
 from deqir.priors import Denoiser
 from deqir.schedule import Spacing
 from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, Status, SweepReport
 
-SolverName = Literal["auto", "serial", "picard", "anderson"]
+SolverName = Literal["auto", "serial", "picard", "anderson", "preconditioned"]
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -76,7 +77,7 @@ class Restorer:
     """Restores observations ``y = A x`` with a diffusion prior.
 
     ``steps`` timesteps (1..T, chosen by ``spacing``), DDIM's ``eta`` in [0, 1], ``solver`` one of auto, serial,
-    picard, anderson or a FixedPointSolver, ``tolerance`` to the serial chain in grey levels of 0..255, ``max_sweeps``
+    picard, anderson, preconditioned or a FixedPointSolver, ``tolerance`` to the serial chain in grey levels of 0..255, ``max_sweeps``
     (None: as many as steps, which always suffices), ``max_batch`` images in one network call (None: by image size),
     ``device`` (None: CUDA where there is one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run
     the network under autocast, states stay float32).
@@ -140,12 +141,12 @@ class Restorer:
         chain = self._chain(y, shape, seeds)
         grey = shape[0] == 1 and self.prior.channels == 3
         watch = _Watch(progress, len(chain), grey)
-        name, solver, reason = self._choose(chain)
-        solution = _serial(chain, watch) if solver is None else self._solve(chain, solver, watch)
+        method = self._choose(chain)
+        solution = _serial(chain, watch) if method.solver is None else self._solve(chain, method, watch)
         image = _to_unit(solution.value, grey)
         stats = Statistics(
-            name,
-            reason,
+            method.name,
+            method.reason,
             tuple(solution.sweeps.tolist()),
             tuple(solution.evaluations.tolist()),
             time.perf_counter() - started,
@@ -174,20 +175,36 @@ class Restorer:
         denoiser = self.prior.to(y.device, DTYPES[self.dtype])
         return SamplingChain(denoiser, step, noise.initial, self.max_batch)
 
-    def _choose(self, chain: SamplingChain) -> tuple[str, FixedPointSolver | None, str]:
+    def _choose(self, chain: SamplingChain) -> _Method:
         if isinstance(self.solver, FixedPointSolver):
-            return type(self.solver).__name__.lower(), self.solver, "asked for"
+            return _Method(type(self.solver).__name__.lower(), "asked for", self.solver)
         name, reason = str(self.solver), "asked for"
         if name == "auto":
             choice = choose_solver(chain)
             name, reason = choice.solver, choice.reason
-        solvers = {"picard": Picard(self.max_sweeps), "anderson": Anderson(self.max_sweeps)}
-        return name, solvers.get(name), reason
+        if name == "serial":
+            return _Method(name, reason)
+        if name == "anderson":
+            return _Method(name, reason, Anderson())
+        return _Method(name, reason, Picard(), BandedSecant() if name == "preconditioned" else None)
 
-    def _solve(self, chain: SamplingChain, solver: FixedPointSolver, watch: _Watch) -> Solution:
+    def _solve(self, chain: SamplingChain, method: _Method, watch: _Watch) -> Solution:
+        solver = method.solver or Picard()
         if self.max_sweeps is not None and solver.max_sweeps is None:
             solver = replace(solver, max_sweeps=self.max_sweeps)
-        return solve_equilibrium(chain, solver, self.tolerance, progress=watch.parallel)
+        return solve_equilibrium(
+            chain, solver, self.tolerance, preconditioner=method.preconditioner, progress=watch.parallel
+        )
+
+
+@dataclass(frozen=True)
+class _Method:
+    """How a chain is solved and why; no solver means serially."""
+
+    name: str
+    reason: str
+    solver: FixedPointSolver | None = None
+    preconditioner: BandedSecant | None = None
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
