@@ -59,13 +59,14 @@ def card(run: Path, prior_folder: Path, hardware: str, side: int) -> str:
     crops = recipe["batch_size"] * min(steps, switch)
     large_crops = large * max(0, steps - switch)
     errors = "\n".join(f"| {t} | {n:.1f} | {e:.2f} | {d:.2f} |" for t, n, e, d in denoising_errors(prior, side))
+    channels = ", ".join(map(str, ARCHITECTURE["block_out_channels"]))
     return f"""# Model card: deqir's built-in prior
 
 An unconditional diffusion model of small colour photographs, made so that deqir restores a photo right after it is
 installed, without a download. It is small; a larger prior restores better.
 
 ## Architecture
-A diffusers `UNet2DModel` of {parameters:,} parameters: {", ".join(map(str, ARCHITECTURE["block_out_channels"]))} channels,
+A diffusers `UNet2DModel` of {parameters:,} parameters: {channels} channels,
 one residual block a level, no attention, group normalisation. It is purely convolutional, so any size will do.
 It predicts the velocity (v-prediction) on DDPM's linear schedule of 1000 timesteps. Stored in float16.
 

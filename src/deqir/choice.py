@@ -12,7 +12,7 @@ from torch import Tensor
 from deqir.chain import SamplingChain, default_max_batch
 
 SWEEPS_AT_MOST = 14
-"""Sweeps that the preconditioned solver is expected to need, however many steps: cautious, see benchmarks/solvers.py."""
+"""Sweeps that the preconditioned solver is expected to need, however many steps (see benchmarks/solvers.py)."""
 
 FINISHING = 0.6
 """Share of the states that a sweep hands to the network on average, finished ones being left out."""

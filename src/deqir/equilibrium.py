@@ -38,8 +38,9 @@ def solve_equilibrium(
 ) -> Solution:
     """Solve ``X = chain.sweep(X)``; the last state of the solution is the serial chain's answer.
 
-    ``tolerance`` is the root mean square error allowed on the restored image, in grey levels of 0..255; ``start``
-    (S, B, C, H, W) defaults to repeated noise; a ``preconditioner`` linearises the network in every sweep. Raises OptionError where an option is out of its range.
+    ``tolerance`` is the root mean square error allowed on the restored image, in grey levels of 0..255. ``start``
+    (S, B, C, H, W) defaults to repeated noise. A ``preconditioner`` linearises the network in every sweep. Raises
+    OptionError where an option is out of its range.
     """
     first = chain.repeated_noise_start() if start is None else start
     sweep: CausalMap = chain.sweep

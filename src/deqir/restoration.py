@@ -45,7 +45,7 @@ class Statistics:
 class Restoration:
     """A restored batch.
 
-    ``image`` (B, C, H, W): nominally in [0, 1]; it is not clipped, so that it agrees with the observation exactly.
+    ``image`` (B, C, H, W) lies nominally in [0, 1]; it is not clipped, so that it agrees with the observation.
     ``status`` per image; ``residuals`` (sweeps, B): the change of the restored image in each sweep, root mean square
     in grey levels of 0..255 (empty for a serial chain); ``measurement_error`` (B,): root mean square of A x - y.
     """
@@ -77,10 +77,10 @@ class Restorer:
     """Restores observations ``y = A x`` with a diffusion prior.
 
     ``steps`` timesteps (1..T, chosen by ``spacing``), DDIM's ``eta`` in [0, 1], ``solver`` one of auto, serial,
-    picard, anderson, preconditioned or a FixedPointSolver, ``tolerance`` to the serial chain in grey levels of 0..255, ``max_sweeps``
-    (None: as many as steps, which always suffices), ``max_batch`` images in one network call (None: by image size),
-    ``device`` (None: CUDA where there is one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run
-    the network under autocast, states stay float32).
+    picard, anderson, preconditioned or a FixedPointSolver, ``tolerance`` to the serial chain in grey levels of
+    0..255, ``max_sweeps`` (None: as many as steps, which always suffices), ``max_batch`` images in one network call
+    (None: by image size), ``device`` (None: CUDA where there is one) and ``dtype`` float32, float64, bfloat16 or
+    float16 (the half types run the network under autocast, states stay float32).
     """
 
     prior: Denoiser
