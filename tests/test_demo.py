@@ -1,0 +1,45 @@
+import json
+import runpy
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from deqir.demo import demo_photo, run_demo
+from deqir.images import read_image
+from deqir.sheet import Picture, draw_sheet
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+def test_the_demo_writes_its_sheet_pictures_and_records(tmp_path):
+    seen = []
+    sheet = run_demo(tmp_path, 2, 0, "cpu", lambda title: nullcontext(seen.append))
+    assert read_image(sheet).shape[0] == 3
+    records = json.loads((tmp_path / "demo.json").read_text())
+    assert [record["task"]["name"] for record in records] == ["sr", "inpaint", "deblur"]
+    for record in records:
+        assert record["serial"]["sweeps"] == 2
+        assert record["agreement_db"] is None or record["agreement_db"] > 45
+        for solver in ("serial", "parallel"):
+            restored = read_image(tmp_path / f"{record['task']['name']}-{solver}.png")
+            assert restored.shape == demo_photo().shape[1:]
+    assert seen
+
+
+def test_a_sheet_shows_its_pictures():
+    red = torch.zeros(1, 3, 4, 5)
+    red[:, 0] = 1
+    grey = torch.full((1, 1, 4, 5), 0.5)
+    sheet = draw_sheet([[Picture("a", red, "one\ntwo"), Picture("b", grey)]], zoom=3)
+    assert (sheet == torch.tensor([1.0, 0, 0]).view(3, 1, 1)).all(0).sum() == 4 * 5 * 9
+    assert ((sheet * 255).round() == 128).all(0).sum() >= 4 * 5 * 9
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out
+    assert list(tmp_path.iterdir())
