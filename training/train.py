@@ -39,19 +39,28 @@ SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start"
 class Recipe:
     """Everything that decides the trained weights, together with the photographs."""
 
-    steps: int = 10_000
+    steps: int = 9_000
     batch_size: int = 8
     crop: int = 64
     large_crop: int = 128
     large_from: float = 0.85
     learning_rate: float = 5e-4
     warmup: int = 200
-    decay_from: float = 0.7
+    decay_from: float = 0.45
     ema_decay: float = 0.999
     focus_below: int = 300
     focus_fraction: float = 0.5
+    late_from: float = 0.7
+    late_focus_below: int = 200
+    late_focus_fraction: float = 0.7
     optimizer: str = "muon"
     seed: int = 0
+
+    def focus(self, step: int) -> tuple[int, float]:
+        """The timesteps below which training dwells at ``step``, and the share of crops that get one of them."""
+        if step < self.late_from * self.steps:
+            return self.focus_below, self.focus_fraction
+        return self.late_focus_below, self.late_focus_fraction
 
     def rate(self, step: int) -> float:
         """Learning-rate factor in [0, 1] at ``step``."""
@@ -105,11 +114,12 @@ def make_optimizers(model: torch.nn.Module, recipe: Recipe) -> tuple[object, lis
     return adam, [adam]
 
 
-def velocity_loss(model, images, scheduler, generator, recipe: Recipe) -> torch.Tensor:
-    """Mean squared error of the predicted velocity; half of the timesteps come from the low noise levels."""
+def velocity_loss(model, images, scheduler, generator, focus: tuple[int, float]) -> torch.Tensor:
+    """Mean squared error of the predicted velocity; timesteps are uniform, but for the share that ``focus`` lowers."""
     count, last = len(images), scheduler.config.num_train_timesteps
-    focused = torch.rand(count, generator=generator) < recipe.focus_fraction
-    low = torch.randint(0, recipe.focus_below, (count,), generator=generator)
+    below, share = focus
+    focused = torch.rand(count, generator=generator) < share
+    low = torch.randint(0, below, (count,), generator=generator)
     timesteps = torch.where(focused, low, torch.randint(0, last, (count,), generator=generator)).to(images.device)
     noise = torch.randn(images.shape, generator=generator).to(images.device)
     noisy = scheduler.add_noise(images, noise, timesteps)
@@ -164,7 +174,7 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = self.recipe.learning_rate * self.recipe.rate(self.step)
         with self.accelerator.autocast():
-            loss = velocity_loss(self.model, images, self.scheduler, generator, self.recipe)
+            loss = velocity_loss(self.model, images, self.scheduler, generator, self.recipe.focus(self.step))
         self.model.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
