@@ -273,6 +273,36 @@ def test_forged_metadata_gets_one_sentence(deqir, tmp_path, metadata):
     assert sentence(err)
 
 
+def test_a_photo_is_never_replaced_by_its_result(deqir, photo):
+    before = photo.read_bytes()
+    code, _, err = deqir("restore", photo, "--task", "sr", "--out", photo.parent, "--overwrite")
+    assert code == 1
+    assert "would replace the photo itself" in sentence(err)
+    code, _, err = deqir("degrade", photo, "--task", "sr", "--out", photo, "--overwrite")
+    assert code == 1
+    assert "would replace the photo itself" in sentence(err)
+    assert photo.read_bytes() == before
+
+
+def test_an_absurd_size_is_refused(deqir, photo, tmp_path):
+    code, _, err = deqir("restore", photo, "--task", "sr", "--scale", "2000", "--out", tmp_path / "o")
+    assert code == 1
+    assert "would become 42000 x 38000 pixels" in sentence(err)
+
+
+def test_an_unforeseen_failure_is_one_sentence_and_the_others_go_on(deqir, photo, tmp_path, monkeypatch):
+    import deqir.jobs as jobs
+
+    def broken(*arguments):
+        raise ZeroDivisionError("something\nunforeseen")
+
+    monkeypatch.setattr(jobs, "write_image", broken)
+    code, _, err = deqir("restore", photo, photo, "--task", "sr", "--out", tmp_path / "o")
+    assert code == 1
+    assert err.count("ZeroDivisionError: something; please report this") == 2
+    assert "0 of 2 restored" in err
+
+
 def test_same_stems_get_different_names(tmp_path):
     files = [tmp_path / name for name in ("a.png", "a.jpg", "b.png", "sub/b2.png", "sub2/b2.png")]
     names = [path.name for path in targets(files, tmp_path)]

@@ -124,7 +124,7 @@ def test_auto_measures_and_gives_its_reason():
 def test_auto_follows_the_measured_times(monkeypatch, cost, expected):
     from conftest import make_chain
 
-    monkeypatch.setattr("deqir.choice._seconds", lambda chain, batch: batch if cost == "per image" else 1.0)
+    monkeypatch.setattr("deqir.choice._seconds", lambda chain, batch: batch if cost == "per image" else 1 / batch)
     assert choose_solver(make_chain(SmoothDenoiser(), OPERATORS["sr"], 0.0, steps=40)).solver == expected
 
 
@@ -165,6 +165,21 @@ def test_bad_observations():
 def test_a_missing_device():
     with pytest.raises(DeviceError, match="device cuda:99 is not available"):
         Restorer(SmoothDenoiser(), OPERATORS["sr"], device="cuda:99").restore(torch.zeros(1, 3, 4, 4))
+
+
+def test_running_out_of_memory_is_said():
+    class Greedy(SmoothDenoiser):
+        def __call__(self, x, timesteps):
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+
+    class Odd(SmoothDenoiser):
+        def __call__(self, x, timesteps):
+            raise RuntimeError("something else")
+
+    with pytest.raises(DeviceError, match="ran out of memory; set max_batch"):
+        Restorer(Greedy(), OPERATORS["sr"], solver="serial").restore(torch.zeros(1, 3, 4, 4))
+    with pytest.raises(RuntimeError, match="something else"):
+        Restorer(Odd(), OPERATORS["sr"], solver="serial").restore(torch.zeros(1, 3, 4, 4))
 
 
 def test_public_names_resolve():

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from math import ceil
 
 import torch
-from torch import Tensor
 
 from deqir.chain import SamplingChain, default_max_batch
 
 SWEEPS_AT_MOST = 14
 """Sweeps that the preconditioned solver is expected to need, however many steps (see benchmarks/solvers.py)."""
+
+CPU_PROBE = 4
+"""Timesteps in the batch that is timed on a CPU."""
 
 FINISHING = 0.6
 """Share of the states that a sweep hands to the network on average, finished ones being left out."""
@@ -30,14 +32,16 @@ def choose_solver(chain: SamplingChain) -> SolverChoice:
     """Time one network call of one state and one of a full batch; choose what should end sooner.
 
     Serial takes S calls. A parallel solve is taken to need ``SWEEPS_AT_MOST`` sweeps (S where that is less), each of
-    which hands the network ``FINISHING`` of the S states on average. The measurement itself costs four network calls.
+    which hands the network ``FINISHING`` of the S states on average. On a CPU the batch is one of four, enough to see
+    whether batching helps there at all; the measurement then costs six evaluations of the network.
     """
     steps, images = len(chain), chain.image_count
     limit = chain.max_batch or default_max_batch(*chain.initial_noise.shape[-2:])
-    batch = max(1, min(limit, steps * images))
+    probe = CPU_PROBE * images if chain.initial_noise.device.type == "cpu" else limit
+    batch = max(1, min(limit, steps * images, probe))
     if steps == 1 or batch == images:
         return SolverChoice("serial", "one batch holds no more than one timestep, so there is nothing to parallelise")
-    single, many = _seconds(chain, images), _seconds(chain, batch)
+    single, many = min(_seconds(chain, images) for _ in range(2)), _seconds(chain, batch)
     serial = steps * single
     sweeps = min(SWEEPS_AT_MOST, steps)
     parallel = sweeps * ceil(FINISHING * steps * images / batch) * many
@@ -47,13 +51,9 @@ def choose_solver(chain: SamplingChain) -> SolverChoice:
 
 
 def _seconds(chain: SamplingChain, batch: int) -> float:
-    """The shorter of two timed network calls on ``batch`` states; the first one also warms the device up."""
+    """The time of one network call on ``batch`` states, in seconds."""
     noise = chain.initial_noise[torch.arange(batch) % chain.image_count]
     timesteps = chain.step.levels.timesteps.to(noise.device)[torch.arange(batch) % len(chain)]
-    return min(_timed(chain, noise, timesteps) for _ in range(2))
-
-
-def _timed(chain: SamplingChain, noise: Tensor, timesteps: Tensor) -> float:
     started = time.perf_counter()
-    float(chain.predict(noise, timesteps).sum())
+    float(chain.predict(noise, timesteps).sum())  # reading a number waits for the device
     return time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -235,13 +236,13 @@ def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
         try:
             files += find_images(photo)
         except DeqirError as error:
-            failed.append(_failure(photo, error))
+            failed.append(_failure(photo, str(error)))
     return files, failed
 
 
-def _failure(file: Path, error: DeqirError) -> Record:
-    err.print(f"deqir: {error}")
-    return {"file": str(file), "status": "failed", "error": str(error)}
+def _failure(file: Path, sentence: str) -> Record:
+    err.print(f"deqir: {sentence}")
+    return {"file": str(file), "status": "failed", "error": sentence}
 
 
 def _restore_one(job: RestoreJob, file: Path, target: Path) -> Record:
@@ -250,7 +251,12 @@ def _restore_one(job: RestoreJob, file: Path, target: Path) -> Record:
         with _progress_line(file.name) as report:
             record = job.run(file, target, report)
     except DeqirError as error:
-        return _failure(file, error)
+        return _failure(file, str(error))
+    except Exception as error:
+        if os.environ.get("DEQIR_DEBUG"):
+            raise
+        cause = (str(error).splitlines() or [""])[0]
+        return _failure(file, f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more")
     out.print(_summary(record, target))
     return record
 

@@ -22,6 +22,7 @@ from deqir.tasks import Task
 from deqir.version import __version__
 
 Record = dict[str, Any]
+MAX_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class RestoreJob:
 
     def run(self, file: Path, target: Path, progress: Callable[[Progress], None] | None = None) -> Record:
         """Restore ``file`` into the image file ``target`` and return its record. Raises DeqirError."""
-        refuse_existing(target, self.overwrite)
+        refuse_existing(target, self.overwrite, file)
         problem = self.problem(file)
+        refuse_huge(problem.shape, file)
         operator = problem.task.operator(problem.shape)
         restorer = Restorer(self.prior, operator, **self.options)
         result = restorer.restore(problem.y, seed=self.seed, progress=progress)
@@ -127,7 +129,7 @@ def last_residual(result: Restoration) -> float | None:
 
 def degrade(file: Path, target: Path, task: Task, overwrite: bool = False) -> Record:
     """Write the observation that ``task`` makes of the photo ``file``; it carries what restoring it needs."""
-    refuse_existing(target, overwrite)
+    refuse_existing(target, overwrite, file)
     truth = read_image(file)[None]
     shape = truth_shape(task, truth, file)
     value = task.operator(shape).forward(truth)[0]
@@ -162,10 +164,20 @@ def stored_shape(metadata: Mapping[str, Any], file: Path) -> tuple[int, int, int
     return shape[0], shape[1], shape[2]
 
 
-def refuse_existing(target: Path, overwrite: bool) -> None:
-    """Raise OutputError where ``target`` exists and may not be replaced."""
+def refuse_existing(target: Path, overwrite: bool, source: Path | None = None) -> None:
+    """Raise OutputError where ``target`` exists and may not be replaced; the ``source`` itself never may."""
+    if target.exists() and source is not None and source.exists() and target.samefile(source):
+        raise OutputError(f"the result of {source} would replace the photo itself; choose another output")
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists already; choose another output or add --overwrite")
+
+
+def refuse_huge(shape: tuple[int, int, int], file: Path) -> None:
+    """Raise OptionError where the restored image would be larger than any that is read."""
+    if shape[1] * shape[2] > MAX_PIXELS:
+        raise OptionError(
+            f"{file} would become {shape[2]} x {shape[1]} pixels, more than {MAX_PIXELS:,}; choose a smaller scale"
+        )
 
 
 def make_folder(folder: Path) -> None:

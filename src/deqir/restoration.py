@@ -126,7 +126,9 @@ class Restorer:
             raise OptionError(f"{len(seeds)} seeds for {len(y)} observations; give one seed an observation")
         try:
             return self._restore(y.to(device, self._state_dtype), seeds, progress)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise DeviceError(
                 f"{device} ran out of memory; set max_batch (now {self.max_batch or 'automatic'}) lower, or fewer steps"
             ) from None
@@ -217,6 +219,12 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise DeviceError(f"device {device} is not available on this machine; use cpu, cuda or mps") from None
     return chosen
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is an allocation that failed, on whatever device."""
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
 
 
 def _checked(y: Tensor) -> Tensor:
