@@ -273,6 +273,28 @@ def test_forged_metadata_gets_one_sentence(deqir, tmp_path, metadata):
     assert sentence(err)
 
 
+def test_noise_is_added_told_and_removed_by_its_own_rule(deqir, photo, tmp_path):
+    stats = tmp_path / "s.json"
+    code, _, err = deqir(
+        "restore", photo, "--simulate", "--task", "denoise", "--noise", "0.1", "--out", tmp_path / "o", "--stats", stats
+    )
+    assert code == 0, err
+    (record,) = json.loads(stats.read_text())
+    assert (record["noise"], record["rule"], record["classical"]) == (0.1, "DDNMPlus", "non-local means")
+    y = tmp_path / "y.safetensors"
+    assert deqir("degrade", photo, "--task", "sr", "--noise", "0.05", "--seed", "3", "--out", y)[0] == 0
+    code, _, err = deqir("restore", y, "--out", tmp_path / "o", "--stats", stats, "--overwrite")
+    assert code == 0, err
+    assert json.loads(stats.read_text())[0]["noise"] == 0.05
+
+
+def test_denoising_needs_the_noise_level(deqir, photo, tmp_path):
+    for extra in ([], ["--simulate"], ["--noise", "-1"], ["--noise", "nan"]):
+        code, _, err = deqir("restore", photo, "--task", "denoise", "--out", tmp_path / "o", *extra)
+        assert code in (1, 2)
+        assert "noise level" in sentence(err)
+
+
 def test_a_photo_is_never_replaced_by_its_result(deqir, photo):
     before = photo.read_bytes()
     code, _, err = deqir("restore", photo, "--task", "sr", "--out", photo.parent, "--overwrite")

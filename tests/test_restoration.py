@@ -83,6 +83,18 @@ def test_grey_images_stay_grey_under_a_colour_prior(operator):
     assert result.measurement_error < 1e-9
 
 
+def test_noisy_observations_get_their_own_rule():
+    truth, y = observe(operators.Denoising())
+    noisy = y + 0.3 * torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1))
+    serial, parallel = (
+        Restorer(SmoothDenoiser(), operators.Denoising(), 10, noise=0.3, solver=solver, tolerance=0, dtype="float64")
+        for solver in ("serial", "preconditioned")
+    )
+    restored = serial.restore(noisy).image
+    assert (restored - truth).square().mean() < 0.8 * (noisy - truth).square().mean()
+    torch.testing.assert_close(parallel.restore(noisy).image, restored, rtol=1e-9, atol=1e-9)
+
+
 def test_progress_is_reported():
     _, y = observe(OPERATORS["sr"])
     seen = []
@@ -131,6 +143,7 @@ def test_auto_follows_the_measured_times(monkeypatch, cost, expected):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"noise": -0.1}, "noise level is -0.2"),
         ({"steps": 0}, "steps is 0"),
         ({"steps": 1001}, "steps is 1001"),
         ({"eta": 2.0}, "eta is 2.0"),

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate, pad
 from deqir.errors import NonFiniteError, OptionError, ShapeError
 
 WIENER_BALANCE = 1e-6
+WIENER_BALANCE_PER_VARIANCE = 100.0
 
 
 def bicubic_upsampling(y: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
@@ -68,6 +69,21 @@ def wiener_deconvolution(y: Tensor, kernel: Tensor, balance: float = WIENER_BALA
         raise OptionError(f"balance is {balance}; choose a positive number, such as {WIENER_BALANCE}")
     restored = [[wiener(plane, point_spread, balance, clip=False) for plane in image] for image in _to_numpy(y)]
     return _to_tensor(np.array(restored), y)
+
+
+def non_local_means(y: Tensor, sigma: float) -> Tensor:
+    """scikit-image's fast non-local means of ``y`` (B, C, H, W) with noise of standard deviation ``sigma``.
+
+    Patches of 5x5 within 6 pixels and ``h = 0.8 sigma``, as scikit-image's gallery advises; the result is in [0, 1].
+    """
+    from skimage.restoration import denoise_nl_means
+
+    _check_batch(y)
+    restored = [
+        denoise_nl_means(image, 5, 6, h=0.8 * sigma, sigma=sigma, fast_mode=True, channel_axis=0)
+        for image in _to_numpy(y)
+    ]
+    return _to_tensor(np.stack(restored), y)
 
 
 def grey_colorization(y: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 TaskOption = Annotated[
     Optional[str],
-    typer.Option("--task", help="sr, inpaint, colorize, deblur or cs; a file of deqir degrade brings its own."),
+    typer.Option("--task", help="sr, inpaint, colorize, deblur, denoise or cs; a file of deqir degrade has its own."),
 ]
 Scale = Annotated[Optional[int], typer.Option(help="sr: the factor of magnification (4).")]
 Downsampling = Annotated[Optional[str], typer.Option(help="sr: how the photo was reduced, average or bicubic.")]
@@ -52,6 +52,10 @@ Threshold = Annotated[
     typer.Option(help="deblur: frequencies weaker than this share of the strongest count as lost (0.03)."),
 ]
 Ratio = Annotated[Optional[float], typer.Option(help="cs: measurements per pixel (0.25).")]
+Noise = Annotated[
+    Optional[float],
+    typer.Option(help="Standard deviation of the observation's noise, in units of 0..1; simulate and degrade add it."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 
 
@@ -90,6 +94,7 @@ def restore(
     boundary: Boundary = None,
     threshold: Threshold = None,
     ratio: Ratio = None,
+    noise: Noise = None,
     steps: Annotated[int, typer.Option(help="Timesteps of the chain.")] = 100,
     eta: Annotated[float, typer.Option(help="Fresh noise per step, 0 (deterministic) to 1.")] = 0.85,
     seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
@@ -110,7 +115,7 @@ def restore(
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Restore photos: super-resolution, inpainting, colourisation, deblurring, compressed sensing."""
+    """Restore photos: super-resolution, inpainting, colourisation, deblurring, denoising, compressed sensing."""
     settings = _task_settings(locals())
     options = {
         "steps": steps,
@@ -123,7 +128,8 @@ def restore(
         "device": device,
         "dtype": dtype,
     }
-    job = _make_job(prior, settings, options, seed, simulate, overwrite)
+    given = {"seed": seed, "noise": noise, "simulate": simulate, "overwrite": overwrite}
+    job = _make_job(prior, settings, options, given)
     _run_restore(job, photos, out_dir, stats)
 
 
@@ -131,7 +137,7 @@ def restore(
 def degrade(
     photo: Annotated[Path, typer.Argument(help="The photo to degrade.")],
     out_file: Annotated[Path, typer.Option("--out", "-o", help="A .png (16 bits) or .safetensors file.")],
-    task: Annotated[str, typer.Option("--task", help="sr, inpaint, colorize, deblur or cs.")],
+    task: Annotated[str, typer.Option("--task", help="sr, inpaint, colorize, deblur, denoise or cs.")],
     scale: Scale = None,
     downsampling: Downsampling = None,
     mask: Mask = None,
@@ -142,13 +148,15 @@ def degrade(
     boundary: Boundary = None,
     threshold: Threshold = None,
     ratio: Ratio = None,
+    noise: Noise = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Make an observation that deqir restore takes; the file carries the settings of its task."""
     settings = _task_settings(locals())
     from deqir import jobs
 
-    record = jobs.degrade(photo, out_file, jobs.task_from(settings, {}), overwrite)
+    record = jobs.degrade(photo, out_file, jobs.task_from(settings, {}), noise or 0.0, seed, overwrite)
     out.print(f"{photo} -> {out_file}: {record['task']['name']}, shape {tuple(record['shape'])}")
 
 
@@ -184,21 +192,21 @@ def _task_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     return given if arguments["task"] is None else {"name": arguments["task"], **given}
 
 
-def _make_job(
-    prior: str, settings: dict[str, Any], options: dict[str, Any], seed: int, simulate: bool, overwrite: bool
-) -> RestoreJob:
+def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]) -> RestoreJob:
     """The job, its options checked before any file is touched."""
     from deqir import operators
-    from deqir.jobs import RestoreJob, task_from
+    from deqir.jobs import RestoreJob, checked_noise, task_from
     from deqir.priors import load_prior
     from deqir.restoration import Restorer, resolve_device
 
-    if "name" in settings or simulate:
-        task_from(settings, {})
+    if "name" in settings or given["simulate"]:
+        task = task_from(settings, {})
+        if given["noise"] is not None or given["simulate"]:
+            checked_noise(task, given["noise"] or 0.0)
     resolve_device(options["device"])
     loaded = load_prior(prior)
     Restorer(loaded, operators.Denoising(), **options)
-    return RestoreJob(loaded, settings, options, seed, simulate, overwrite)
+    return RestoreJob(loaded, settings, options, **given)
 
 
 def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
 from deqir.images import atomic_write, read_image, write_image
 from deqir.metrics import psnr, ssim
+from deqir.noise import generator
 from deqir.observations import Observation, read_observation, write_observation
 from deqir.priors import Denoiser
 from deqir.restoration import Progress, Restoration, Restorer, resolve_device
@@ -33,6 +34,7 @@ class Problem:
     y: Tensor
     shape: tuple[int, int, int]
     truth: Tensor | None = None
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,15 @@ class RestoreJob:
     """How every file of a run is restored.
 
     ``task_settings`` holds the task settings that were asked for (``name`` among them, unless files bring it with
-    them); ``options`` the arguments of ``Restorer``. With ``simulate`` a file is the truth: it is degraded first.
+    them); ``options`` the arguments of ``Restorer``; ``noise`` the noise level in units of 0..1 (None: what the
+    file says, else 0). With ``simulate`` a file is the truth: it is degraded first.
     """
 
     prior: Denoiser
     task_settings: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    noise: float | None = None
     simulate: bool = False
     overwrite: bool = False
 
@@ -56,7 +60,7 @@ class RestoreJob:
         problem = self.problem(file)
         refuse_huge(problem.shape, file)
         operator = problem.task.operator(problem.shape)
-        restorer = Restorer(self.prior, operator, **self.options)
+        restorer = Restorer(self.prior, operator, noise=problem.noise, **self.options)
         result = restorer.restore(problem.y, seed=self.seed, progress=progress)
         if result.status[0] is Status.NON_FINITE:
             raise DeqirError(f"{file}: {result.status[0].value}")
@@ -70,16 +74,19 @@ class RestoreJob:
             truth = read_image(file)[None]
             task = task_from(self.task_settings, {})
             shape = truth_shape(task, truth, file)
-            return Problem(task, task.operator(shape).forward(truth), shape, truth)
+            noise = checked_noise(task, self.noise or 0.0)
+            y = noisy(task.operator(shape).forward(truth), noise, self.seed)
+            return Problem(task, y, shape, truth, noise)
         observation = read_observation(file)
         task = task_from(self.task_settings, observation.metadata)
         y = observation.value[None]
+        noise = checked_noise(task, observation.metadata.get("noise", 0.0) if self.noise is None else self.noise)
         if "task" in observation.metadata:
-            return Problem(task, y, stored_shape(observation.metadata, file))
+            return Problem(task, y, stored_shape(observation.metadata, file), noise=noise)
         shape = task.image_shape(tuple(y.shape[1:]))
         if task.name == "inpaint" or (task.name == "colorize" and y.shape[1] == 3):
             y = task.operator(shape).forward(y)
-        return Problem(task, y, shape)
+        return Problem(task, y, shape, noise=noise)
 
     def _record(self, file: Path, problem: Problem, restorer: Restorer, result: Restoration) -> Record:
         record: Record = {
@@ -88,6 +95,8 @@ class RestoreJob:
             "task_settings": problem.task.settings(),
             "steps": restorer.steps,
             "eta": restorer.eta,
+            "noise": problem.noise,
+            "rule": type(restorer.rule).__name__,
             "spacing": restorer.spacing,
             "seed": self.seed,
             "prior": self.prior.name,
@@ -113,7 +122,7 @@ def scores(problem: Problem, image: Tensor) -> Record:
     """PSNR (dB) and SSIM of ``image`` and of the classical method against the truth of ``problem``."""
     if problem.truth is None:
         raise OptionError("scores need the truth; restore with simulate")
-    reference = problem.task.classical(problem.y, problem.shape)
+    reference = problem.task.classical(problem.y, problem.shape, problem.noise)
     record: Record = {"classical": problem.task.classical_name}
     for prefix, candidate in (("", image.clamp(0, 1)), ("classical_", reference)):
         record[f"{prefix}psnr"] = float(psnr(candidate, problem.truth)[0])
@@ -127,14 +136,33 @@ def last_residual(result: Restoration) -> float | None:
     return float(values[-1]) if len(values) else None
 
 
-def degrade(file: Path, target: Path, task: Task, overwrite: bool = False) -> Record:
-    """Write the observation that ``task`` makes of the photo ``file``; it carries what restoring it needs."""
+def degrade(file: Path, target: Path, task: Task, noise: float = 0.0, seed: int = 0, overwrite: bool = False) -> Record:
+    """Write the observation that ``task`` and Gaussian ``noise`` make of the photo ``file``.
+
+    It carries what restoring it needs.
+    """
+    checked_noise(task, noise)
     refuse_existing(target, overwrite, file)
     truth = read_image(file)[None]
     shape = truth_shape(task, truth, file)
-    value = task.operator(shape).forward(truth)[0]
-    write_observation(target, Observation(value, {"task": task.settings(), "image_shape": list(shape)}))
+    value = noisy(task.operator(shape).forward(truth), noise, seed)[0]
+    metadata = {"task": task.settings(), "image_shape": list(shape), "noise": noise}
+    write_observation(target, Observation(value, metadata))
     return {"file": str(file), "out": str(target), "task": task.settings(), "shape": list(value.shape)}
+
+
+def noisy(y: Tensor, noise: float, seed: int) -> Tensor:
+    """``y`` with Gaussian noise of standard deviation ``noise``, drawn from ``seed`` apart from the chain's own."""
+    return y + noise * torch.randn(y.shape, generator=generator(seed, "observation")) if noise else y
+
+
+def checked_noise(task: Task, noise: object) -> float:
+    """A usable noise level; denoising needs one above zero."""
+    if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < float("inf"):
+        raise OptionError(f"the noise level is {noise!r}; choose zero or a positive number, in units of 0..1")
+    if task.name == "denoise" and noise == 0:
+        raise OptionError("task denoise needs the noise level; give --noise, in units of 0..1 (0.05 is 13 grey levels)")
+    return float(noise)
 
 
 def task_from(asked: Mapping[str, Any], metadata: Mapping[str, Any]) -> Task:

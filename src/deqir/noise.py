@@ -58,10 +58,11 @@ class SeededNoise:
         return self._kept[0][steps]
 
     def _draw(self, what: str) -> Tensor:
-        drawn = [torch.randn(self.shape, generator=_generator(seed, what)) for seed in self.seeds]
+        drawn = [torch.randn(self.shape, generator=generator(seed, what)) for seed in self.seeds]
         return torch.stack(drawn).to(self.device, self.dtype)
 
 
-def _generator(seed: int, what: str) -> torch.Generator:
+def generator(seed: int, what: str) -> torch.Generator:
+    """The random numbers of ``seed`` that are meant for ``what``, independent of those for anything else."""
     digest = hashlib.blake2b(f"deqir {seed} {what}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

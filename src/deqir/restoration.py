@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deqir.chain import SamplingChain
 from deqir.choice import choose_solver
-from deqir.consistency import DDNM
+from deqir.consistency import DDNM, ConsistencyRule, DDNMPlus
 from deqir.equilibrium import GREY_LEVELS_PER_UNIT, solve_equilibrium
 from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
 from deqir.noise import SeededNoise
@@ -76,17 +76,19 @@ class Progress:
 class Restorer:
     """Restores observations ``y = A x`` with a diffusion prior.
 
-    ``steps`` timesteps (1..T, chosen by ``spacing``), DDIM's ``eta`` in [0, 1], ``solver`` one of auto, serial,
-    picard, anderson, preconditioned or a FixedPointSolver, ``tolerance`` to the serial chain in grey levels of
-    0..255, ``max_sweeps`` (None: as many as steps, which always suffices), ``max_batch`` images in one network call
-    (None: by image size), ``device`` (None: CUDA where there is one) and ``dtype`` float32, float64, bfloat16 or
-    float16 (the half types run the network under autocast, states stay float32).
+    ``steps`` timesteps (1..T, chosen by ``spacing``), DDIM's ``eta`` in [0, 1], ``noise``: the standard deviation of
+    the observation's Gaussian noise for images in [0, 1] (0: DDNM; above: DDNM+, for decomposable operators),
+    ``solver`` one of auto, serial, picard, anderson, preconditioned or a FixedPointSolver, ``tolerance`` to the serial
+    chain in grey levels of 0..255, ``max_sweeps`` (None: as many as steps, which always suffices), ``max_batch`` images
+    in one network call (None: by image size), ``device`` (None: CUDA where there is one) and ``dtype`` float32,
+    float64, bfloat16 or float16 (the half types run the network under autocast, states stay float32).
     """
 
     prior: Denoiser
     operator: LinearOperator
     steps: int = 100
     eta: float = 0.85
+    noise: float = 0.0
     solver: SolverName | FixedPointSolver = "auto"
     tolerance: float = 0.5
     max_sweeps: int | None = None
@@ -106,7 +108,7 @@ class Restorer:
             raise OptionError(f"max_sweeps is {self.max_sweeps}; choose at least 1")
         if self.max_batch is not None and self.max_batch < 1:
             raise OptionError(f"max_batch is {self.max_batch}; choose at least 1")
-        DDNM(self.eta)
+        _ = self.rule
         self.prior.schedule.levels(self.steps, self.spacing)
 
     @torch.no_grad()
@@ -132,6 +134,11 @@ class Restorer:
             raise DeviceError(
                 f"{device} ran out of memory; set max_batch (now {self.max_batch or 'automatic'}) lower, or fewer steps"
             ) from None
+
+    @property
+    def rule(self) -> ConsistencyRule:
+        """The consistency rule in the chain's [-1, 1] units: DDNM for clean observations, DDNM+ for noisy ones."""
+        return DDNM(self.eta) if self.noise == 0 else DDNMPlus(2 * self.noise, self.eta)
 
     @property
     def _state_dtype(self) -> torch.dtype:
@@ -171,7 +178,7 @@ class Restorer:
             shape = (channels, *shape[1:])
             operator = operator.at(shape)
         levels = self.prior.schedule.levels(self.steps, self.spacing)
-        rule = DDNM(self.eta)
+        rule = self.rule
         noise = SeededNoise(shape, seeds, self.steps, y.device, y.dtype)
         step = rule.bind(operator, chain_y, levels, noise if rule.needs_noise else None)
         denoiser = self.prior.to(y.device, DTYPES[self.dtype])

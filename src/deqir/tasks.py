@@ -34,7 +34,7 @@ class Task:
     ``name`` is a key of ``TASKS``. sr: ``scale``, ``downsampling`` (average or bicubic). inpaint: ``mask`` (random,
     box, text or an image file, white = kept), ``hidden`` fraction of a random mask, ``mask_seed``. colorize:
     ``weights`` (mean or luma). deblur: ``blur`` (gaussian, uniform, anisotropic, motion or an image file),
-    ``boundary``, ``threshold``. cs: ``ratio``, ``mask_seed``.
+    ``boundary``, ``threshold``. cs: ``ratio``, ``mask_seed``. denoise has none.
     """
 
     name: str
@@ -85,9 +85,9 @@ class Task:
         """(C, H, W) of the image behind an observation of ``observation_shape``, where that alone tells it."""
         return TASKS[self.name].image_shape(self, observation_shape)
 
-    def classical(self, y: Tensor, shape: Shape) -> Tensor:
-        """What the classical method makes of ``y``, (B, C, H, W) in [0, 1]."""
-        return TASKS[self.name].classical(self, y, shape)
+    def classical(self, y: Tensor, shape: Shape, noise: float = 0.0) -> Tensor:
+        """What the classical method makes of ``y`` of noise level ``noise``, (B, C, H, W) in [0, 1]."""
+        return TASKS[self.name].classical(self, y, shape, noise)
 
     @property
     def classical_name(self) -> str:
@@ -104,7 +104,7 @@ class TaskKind:
     build: Callable[[Task, Shape], LinearOperator]
     image_shape: Callable[[Task, tuple[int, ...]], Shape]
     classical_name: str
-    classical: Callable[[Task, Tensor, Shape], Tensor]
+    classical: Callable[[Task, Tensor, Shape, float], Tensor]
 
 
 def _same_shape(task: Task, shape: tuple[int, ...]) -> Shape:
@@ -156,8 +156,9 @@ def _existing(name: str, what: str, known: tuple[str, ...]) -> Path:
     return Path(name)
 
 
-def _wiener(task: Task, y: Tensor, shape: Shape) -> Tensor:
-    return classical.wiener_deconvolution(y, _blur_kernel(task))
+def _wiener(task: Task, y: Tensor, shape: Shape, noise: float) -> Tensor:
+    balance = min(max(classical.WIENER_BALANCE, classical.WIENER_BALANCE_PER_VARIANCE * noise**2), 0.1)
+    return classical.wiener_deconvolution(y, _blur_kernel(task), balance)
 
 
 TASKS: Mapping[str, TaskKind] = {
@@ -167,7 +168,7 @@ TASKS: Mapping[str, TaskKind] = {
         lambda task, shape: operators.SuperResolution(task.scale, task.downsampling),
         _scaled_shape,
         "bicubic",
-        lambda task, y, shape: classical.bicubic_upsampling(y, task.scale, shape[1:]),
+        lambda task, y, shape, noise: classical.bicubic_upsampling(y, task.scale, shape[1:]),
     ),
     "inpaint": TaskKind(
         ("mask", "hidden", "mask_seed"),
@@ -175,7 +176,7 @@ TASKS: Mapping[str, TaskKind] = {
         lambda task, shape: operators.Inpainting(_mask(task, shape)),
         _same_shape,
         "biharmonic",
-        lambda task, y, shape: classical.biharmonic_inpainting(y, _mask(task, shape)),
+        lambda task, y, shape, noise: classical.biharmonic_inpainting(y, _mask(task, shape)),
     ),
     "colorize": TaskKind(
         ("weights",),
@@ -183,7 +184,7 @@ TASKS: Mapping[str, TaskKind] = {
         lambda task, shape: operators.Colorization(task.weights),
         _colour_shape,
         "grey",
-        lambda task, y, shape: classical.grey_colorization(y),
+        lambda task, y, shape, noise: classical.grey_colorization(y),
     ),
     "deblur": TaskKind(
         ("blur", "boundary", "threshold"),
@@ -193,12 +194,20 @@ TASKS: Mapping[str, TaskKind] = {
         "wiener",
         _wiener,
     ),
+    "denoise": TaskKind(
+        (),
+        lambda task: None,
+        lambda task, shape: operators.Denoising(),
+        _same_shape,
+        "non-local means",
+        lambda task, y, shape, noise: classical.non_local_means(y, noise),
+    ),
     "cs": TaskKind(
         ("ratio", "mask_seed"),
         lambda task: operators.CompressedSensing(task.ratio),
         lambda task, shape: operators.CompressedSensing(task.ratio, seed=task.mask_seed),
         _untold_shape,
         "pseudo-inverse",
-        lambda task, y, shape: task.operator(shape).pinv(y).clamp(0, 1),
+        lambda task, y, shape, noise: task.operator(shape).pinv(y).clamp(0, 1),
     ),
 }
