@@ -48,7 +48,7 @@ def photographs() -> str:
     return "\n".join(lines)
 
 
-def card(run: Path, prior_folder: Path, hardware: str, side: int) -> str:
+def card(run: Path, prior_folder: Path, hardware: str, history: str, side: int) -> str:
     state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
     recipe = json.loads((run / "recipe.json").read_text())
     prior = load_diffusers_folder(prior_folder)
@@ -74,7 +74,7 @@ It predicts the velocity (v-prediction) on DDPM's linear schedule of 1000 timest
 {steps:,} steps on {hardware}, {state["seconds"] / 60:.0f} minutes: {crops:,} crops of {recipe["crop"]} pixels and
 {large_crops:,} crops of {recipe["large_crop"]} pixels, bfloat16 autocast, {recipe["optimizer"]} optimizer, learning
 rate {recipe["learning_rate"]:g}, exponential moving average {recipe["ema_decay"]:g}, seed {recipe["seed"]}.
-The recipe is `training/` in the repository; its README gives the commands.
+The recipe is `training/` in the repository; its README gives the commands. {history}
 
 ## Denoising error
 Mean over 256-pixel centre crops of five photographs that were kept out of training (scikit-image's astronaut, coffee
@@ -106,9 +106,10 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--prior", type=Path, required=True)
     parser.add_argument("--hardware", required=True)
+    parser.add_argument("--history", default="", help="one sentence on interruptions and changes of the run")
     parser.add_argument("--side", type=int, default=256)
     args = parser.parse_args()
-    (args.prior / "MODEL_CARD.md").write_text(card(args.run, args.prior, args.hardware, args.side))
+    (args.prior / "MODEL_CARD.md").write_text(card(args.run, args.prior, args.hardware, args.history, args.side))
 
 
 if __name__ == "__main__":

@@ -105,8 +105,8 @@ def restore(
     max_sweeps: Annotated[Optional[int], typer.Option(help="Bound on the parallel sweeps (default: steps).")] = None,
     max_batch: Annotated[Optional[int], typer.Option(help="Bound on the images in one network call.")] = None,
     spacing: Annotated[
-        str, typer.Option(help="Choice of timesteps: leading, trailing, linspace or quadratic.")
-    ] = "leading",
+        str, typer.Option(help="Choice of timesteps: cubic, quadratic, leading, trailing or linspace.")
+    ] = "cubic",
     device: Annotated[
         Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
     ] = None,

@@ -93,7 +93,7 @@ class Restorer:
     tolerance: float = 0.5
     max_sweeps: int | None = None
     max_batch: int | None = None
-    spacing: Spacing = "leading"
+    spacing: Spacing = "cubic"
     device: str | torch.device | None = None
     dtype: str = "float32"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from deqir.errors import OptionError
 
-Spacing = Literal["leading", "trailing", "linspace", "quadratic"]
+Spacing = Literal["cubic", "quadratic", "leading", "trailing", "linspace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +66,12 @@ class NoiseSchedule:
         """DDPM's linear schedule of ``length`` steps."""
         return cls.from_betas(torch.linspace(start, end, length, dtype=torch.float64))
 
-    def levels(self, steps: int, spacing: Spacing = "leading") -> NoiseLevels:
+    def levels(self, steps: int, spacing: Spacing = "cubic") -> NoiseLevels:
         """Choose ``steps`` of the T timesteps, from noisy to clean.
 
-        ``leading`` takes every (T // steps)-th from 0 (DDNM), ``trailing`` the same from T - 1 downward,
-        ``linspace`` spreads them over 0 .. T-1, ``quadratic`` puts more of them at low noise.
+        ``linspace`` spreads them over 0 .. T-1; ``quadratic`` (DDIM, arXiv 2010.02502, app. D.2) and ``cubic`` raise
+        that spread to a power, so that more of them lie at low noise; ``leading`` takes every (T // steps)-th from 0
+        (DDNM), ``trailing`` the same from T - 1 downward.
 
         Raises OptionError where ``steps`` is outside 1..T or the spacing is unknown.
         """
@@ -94,12 +97,19 @@ def _linspace(total: int, steps: int) -> Tensor:
     return torch.linspace(total - 1, 0 if steps > 1 else total - 1, steps, dtype=torch.float64).round().long()
 
 
-def _quadratic(total: int, steps: int) -> Tensor:
-    """Squares of an even spacing, spread out where rounding would repeat a timestep."""
-    squares = torch.linspace(0, (total - 1) ** 0.5, steps, dtype=torch.float64).square().round().long()
+def _power(total: int, steps: int, exponent: float) -> Tensor:
+    """Powers of an even spacing from 0 to T-1, spread out where rounding would repeat a timestep."""
+    spread = torch.linspace(0 if steps > 1 else 1, 1, steps, dtype=torch.float64)
+    powers = ((total - 1) * spread**exponent).round().long()
     index = torch.arange(steps)
-    ascending = torch.cummax(squares - index, dim=0).values + index
+    ascending = torch.cummax(powers - index, dim=0).values + index
     return torch.minimum(ascending, total - steps + index).flip(0)
 
 
-_SPACINGS = {"leading": _leading, "trailing": _trailing, "linspace": _linspace, "quadratic": _quadratic}
+_SPACINGS: dict[str, Callable[[int, int], Tensor]] = {
+    "cubic": partial(_power, exponent=3.0),
+    "quadratic": partial(_power, exponent=2.0),
+    "leading": _leading,
+    "trailing": _trailing,
+    "linspace": _linspace,
+}
