@@ -24,7 +24,7 @@ from deqir import Restorer, load_prior
 from deqir.solvers import Anderson, Picard
 from deqir.tasks import Task
 
-SOLVERS = {"picard": Picard(), "anderson m=3": Anderson(history_size=3)}
+SOLVERS = {"picard": Picard(), "anderson m=3": Anderson(history_size=3), "preconditioned": "preconditioned"}
 
 
 def decibels(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -69,7 +69,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 50, 100])
     parser.add_argument("--eta", type=float, nargs="+", default=[0.0, 0.85])
-    parser.add_argument("--tasks", nargs="+", default=["sr"])
+    parser.add_argument("--tasks", nargs="+", default=["sr", "inpaint"])
+    parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=list(SOLVERS))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     truth = held_out_photos(args.side)[args.photo][None]
@@ -81,8 +82,8 @@ def main() -> None:
         for steps in args.steps:
             for eta in args.eta:
                 serial = Restorer(prior, operator, steps, eta, solver="serial").restore(y).image
-                for solver_name, solver in SOLVERS.items():
-                    figures = measure(Restorer(prior, operator, steps, eta, solver=solver), y, serial)
+                for solver_name in args.solvers:
+                    figures = measure(Restorer(prior, operator, steps, eta, solver=SOLVERS[solver_name]), y, serial)
                     rows.append({"task": name, "steps": steps, "eta": eta, "solver": solver_name, **figures})
                     print({key: value for key, value in rows[-1].items() if key != "history_db"}, flush=True)
                     settings = {"photo": args.photo, "side": args.side}
