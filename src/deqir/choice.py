@@ -36,7 +36,7 @@ def choose_solver(chain: SamplingChain) -> SolverChoice:
     whether batching helps there at all; the measurement then costs six evaluations of the network.
     """
     steps, images = len(chain), chain.image_count
-    limit = chain.max_batch or default_max_batch(*chain.initial_noise.shape[-2:])
+    limit = chain.max_batch or default_max_batch(chain.initial_noise)
     probe = CPU_PROBE * images if chain.initial_noise.device.type == "cpu" else limit
     batch = max(1, min(limit, steps * images, probe))
     if steps == 1 or batch == images:

@@ -296,7 +296,7 @@ class _progress_line:  # noqa: N801  (a context manager used like a function)
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
         )
-        self.bar = Progress(*columns, console=err, transient=True)
+        self.bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
         self.task = self.bar.add_task(title, total=None, state="")
 
     def __enter__(self) -> Callable[[Any], None]:
