@@ -367,7 +367,8 @@ def test_an_interrupt_keeps_finished_results_and_leaves_no_half_file(photo, tmp_
     stats = tmp_path / "stats.json"
     command = [sys.executable, "-m", "deqir", "restore", tmp_path / "in", "--task", "sr", "--out", tmp_path / "o",
                "--prior", prior_folder, "--steps", "40", "--stats", stats]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a background job ignores SIGINT
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heed) as process:
         deadline = time.monotonic() + 120
         while not list((tmp_path / "o").glob("*.png")) and time.monotonic() < deadline:
             time.sleep(0.05)
