@@ -295,6 +295,16 @@ def test_denoising_needs_the_noise_level(deqir, photo, tmp_path):
         assert "noise level" in sentence(err)
 
 
+def test_a_perfect_result_is_recorded_without_infinity(deqir, photo, tmp_path):
+    stats = tmp_path / "s.json"
+    code, out, err = deqir(
+        "restore", photo, "--simulate", "--task", "inpaint", "--hidden", "0", "--out", tmp_path / "o", "--stats", stats
+    )
+    assert code == 0, err
+    assert json.loads(stats.read_text())[0]["classical_psnr"] is None
+    assert "(biharmonic infinite)" in out
+
+
 def test_a_photo_is_never_replaced_by_its_result(deqir, photo):
     before = photo.read_bytes()
     code, _, err = deqir("restore", photo, "--task", "sr", "--out", photo.parent, "--overwrite")

@@ -278,10 +278,14 @@ def _summary(record: Record, target: Path) -> str:
         line += f", {record['status']}"
     if "psnr" in record:
         line += (
-            f", PSNR {record['psnr']:.2f} dB ({record['classical']} {record['classical_psnr']:.2f}), "
+            f", PSNR {_decibels(record['psnr'])} ({record['classical']} {_decibels(record['classical_psnr'])}), "
             f"SSIM {record['ssim']:.4f} ({record['classical_ssim']:.4f})"
         )
     return line
+
+
+def _decibels(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.2f} dB"
 
 
 class _progress_line:  # noqa: N801  (a context manager used like a function)

@@ -29,6 +29,7 @@ Pixels = NDArray[Any]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff")
+MAX_PIXELS = 200_000_000
 METADATA_KEY = "deqir"
 
 _PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB")
@@ -39,7 +40,7 @@ _CONVERT = "convert it to an 8- or 16-bit PNG"
 _PILLOW_LOCK = threading.Lock()
 
 
-def read_image(path: StrPath, max_pixels: int = 200_000_000) -> Tensor:
+def read_image(path: StrPath, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read a PNG, JPEG, WebP, TIFF or BMP file as float32 (C, H, W) in [0, 1], C = 1 for grey and 3 for colour.
 
     The EXIF orientation is applied, palettes and CMYK become RGB, 16-bit grey and RGB keep their 16 bits, alpha is

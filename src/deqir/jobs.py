@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
-from deqir.images import atomic_write, read_image, write_image
+from deqir.images import MAX_PIXELS, atomic_write, read_image, write_image
 from deqir.metrics import psnr, ssim
 from deqir.noise import generator
 from deqir.observations import Observation, read_observation, write_observation
@@ -23,7 +24,6 @@ from deqir.tasks import Task
 from deqir.version import __version__
 
 Record = dict[str, Any]
-MAX_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,14 @@ class RestoreJob:
 
 
 def scores(problem: Problem, image: Tensor) -> Record:
-    """PSNR (dB) and SSIM of ``image`` and of the classical method against the truth of ``problem``."""
+    """PSNR (dB; None: identical) and SSIM of ``image`` and of the classical method against the truth."""
     if problem.truth is None:
         raise OptionError("scores need the truth; restore with simulate")
     reference = problem.task.classical(problem.y, problem.shape, problem.noise)
     record: Record = {"classical": problem.task.classical_name}
     for prefix, candidate in (("", image.clamp(0, 1)), ("classical_", reference)):
-        record[f"{prefix}psnr"] = float(psnr(candidate, problem.truth)[0])
+        decibels = float(psnr(candidate, problem.truth)[0])
+        record[f"{prefix}psnr"] = decibels if isfinite(decibels) else None  # identical: JSON has no infinity
         record[f"{prefix}ssim"] = float(ssim(candidate, problem.truth)[0])
     return record
 
