@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from conftest import SHAPE, SmoothDenoiser, all_operators, make_chain
+from deqir.bands import FrequencyBands
 from deqir.equilibrium import solve_equilibrium
 from deqir.errors import OptionError
-from deqir.preconditioner import BandedSecant, _bands, _radius
+from deqir.preconditioner import BandedSecant
+from deqir.secants import SecantMemory
 from deqir.solvers import Anderson, Picard, Status, solve
 
 OPERATORS = all_operators()
@@ -37,8 +39,13 @@ def test_every_sweep_makes_one_more_state_exact_whatever_the_jacobian():
     truth = []
     chain.sample(lambda done, state: truth.append(state))
     jacobian = BandedSecant().start(chain.step.levels, chain.initial_noise)
-    jacobian.gains = torch.rand_like(jacobian.gains)
-    jacobian.learn = lambda *arguments: None
+    learn = jacobian.learn
+
+    def learn_nonsense(*arguments):
+        learn(*arguments)
+        jacobian.gains = torch.rand_like(jacobian.gains)
+
+    jacobian.learn = learn_nonsense
     seen = []
 
     def watch(report):
@@ -51,9 +58,10 @@ def test_every_sweep_makes_one_more_state_exact_whatever_the_jacobian():
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.85])
-def test_a_linear_network_is_learned_in_two_sweeps(eta):
+def test_a_linear_network_is_learned_in_a_few_sweeps(eta):
     chain = make_chain(LinearDenoiser(), OPERATORS["inpaint"], eta, steps=40)
-    solution = solve_equilibrium(chain, Picard(), tolerance=0.01, preconditioner=BandedSecant(bands=1, trust=1e-9))
+    settings = BandedSecant(bands=1, trust=1e-9, reach=1e6, directions=0)
+    solution = solve_equilibrium(chain, Picard(), tolerance=0.01, preconditioner=settings)
     plain = solve_equilibrium(chain, Picard(), tolerance=0.01)
     assert solution.status == (Status.CONVERGED,) * 2
     assert (solution.sweeps <= 4).all()
@@ -61,11 +69,60 @@ def test_a_linear_network_is_learned_in_two_sweeps(eta):
     torch.testing.assert_close(solution.value, chain.sample(), rtol=0, atol=1e-3)
 
 
-def test_the_exact_jacobian_of_a_linear_network_needs_one_sweep():
-    chain = make_chain(LinearDenoiser(), OPERATORS["sr"], 0.85, steps=30, images=1)
-    settings = BandedSecant(variance=0.2, corner=1e6)
-    solution = solve_equilibrium(chain, Picard(max_sweeps=1), tolerance=0.0, preconditioner=settings)
-    torch.testing.assert_close(solution.value, chain.sample(), rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize("eta", [0.0, 0.85])
+@pytest.mark.parametrize("name", ["sr", "inpaint", "colorize"])
+def test_the_start_is_the_serial_chain_of_a_gaussian_prior(name, eta):
+    chain = make_chain(LinearDenoiser(), OPERATORS[name], eta, steps=30)
+    jacobian = BandedSecant(start_variance=0.2, corner=1e6).start(chain.step.levels, chain.initial_noise)
+    torch.testing.assert_close(chain.model_start(jacobian)[-1], chain.sample(), rtol=1e-6, atol=1e-6)
+
+
+def test_far_from_where_the_network_looked_the_image_is_kept():
+    chain = make_chain(SmoothDenoiser(), OPERATORS["denoise"], 0.85)
+    jacobian = BandedSecant(reach=1e-9).start(chain.step.levels, chain.initial_noise)
+    inputs = torch.zeros(10, *chain.initial_noise.shape, dtype=torch.float64)
+    jacobian.learn(inputs, inputs + 1, torch.ones(10, 2, dtype=torch.bool))
+    carried = torch.randn_like(inputs[0])
+    torch.testing.assert_close(jacobian.predict(5, inputs[0] + 1, carried), carried)
+    torch.testing.assert_close(jacobian.predict(5, inputs[0], carried), inputs[0] + 1)
+
+
+def test_the_own_power_of_an_exact_denoiser_tells_its_gains():
+    prior, settings = LinearDenoiser(), BandedSecant(bands=1, corner=1e6)
+    levels = prior.schedule.levels(6)
+    generator = torch.Generator().manual_seed(0)
+    image, noise = (torch.randn(1, 3, 96, 96, dtype=torch.float64, generator=generator) for _ in range(2))
+    a = levels.alphas[:-1].view(-1, 1, 1, 1, 1)
+    states = a.sqrt() * prior.variance**0.5 * image + (1 - a).sqrt() * noise
+    predictions = torch.stack([prior(x, t.expand(1)) for x, t in zip(states, levels.timesteps, strict=True)])
+    jacobian = settings.start(levels, image)
+    exact = jacobian.model.clone()
+    jacobian.model = jacobian.model * 0
+    jacobian.learn(states, predictions, torch.ones(6, 1, dtype=torch.bool))
+    torch.testing.assert_close(jacobian.gains, exact, rtol=0.02, atol=0)
+
+
+def test_secants_reproduce_what_they_remember_and_leave_the_rest():
+    generator = torch.Generator().manual_seed(1)
+    shape = (4, 2, 3, 5, 6)
+    memory = SecantMemory(2, 1e-12)
+    pairs = [[torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2)] for _ in range(3)]
+    for moved, changed in pairs:
+        memory.push(moved, changed)
+    memory.prepare(lambda moved: 3 * moved)
+    for moved, changed in pairs[1:]:
+        torch.testing.assert_close(memory.correction(2, moved[2]), (changed - 3 * moved)[2], rtol=1e-6, atol=1e-6)
+    flat = torch.stack([moved[2].flatten(1) for moved, _ in pairs[1:]], 1)
+    other = torch.randn(2, 90, 1, dtype=torch.float64, generator=generator)
+    other = other - flat.mT @ torch.linalg.solve(flat @ flat.mT, flat @ other)
+    assert memory.correction(2, other.view(2, *shape[2:])).abs().max() < 1e-6
+
+
+def test_no_secants_no_correction():
+    memory = SecantMemory(0, 0.01)
+    memory.push(torch.ones(2, 1, 1, 2, 2), torch.ones(2, 1, 1, 2, 2))
+    memory.prepare(lambda moved: moved)
+    assert not memory.correction(0, torch.ones(1, 1, 2, 2)).any()
 
 
 def test_gains_stay_within_their_bounds_and_finite():
@@ -91,16 +148,27 @@ def test_an_image_does_not_depend_on_its_batch():
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 1), (1, 5), (2, 2)])
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_bands_cover_every_frequency(size, count):
-    radius = _radius(*size)
-    band = _bands(radius, count)
-    assert band.shape == (size[0], size[1] // 2 + 1)
-    assert band.min() >= 0
-    assert band.max() <= count - 1
+    bands = FrequencyBands.of(torch.zeros(size), count)
+    assert bands.index.shape == bands.radius.shape == (size[0], size[1] // 2 + 1)
+    assert bands.index.min() >= 0
+    assert bands.index.max() <= count - 1
     if count > 1:
-        assert (band == 0).sum() == 1 or radius.numel() == 1
+        assert (bands.index == 0).sum() == 1 or bands.radius.numel() == 1
+    torch.testing.assert_close(
+        bands.sum(torch.ones(bands.radius.shape)).sum(), torch.tensor(bands.radius.numel() * 1.0)
+    )
 
 
-@pytest.mark.parametrize("settings", [{"bands": 0}, {"decay": 2.0}, {"trust": 0.0}, {"variance": -1.0}])
+def test_a_filter_with_even_gains_is_a_multiplication():
+    images = torch.randn(2, 3, 7, 9, dtype=torch.float64)
+    bands = FrequencyBands.of(images, 8)
+    torch.testing.assert_close(bands.filter(images, torch.full((2, 8), 0.3)), 0.3 * images)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"bands": 0}, {"decay": 2.0}, {"trust": 0.0}, {"variance": -1.0}, {"directions": -1}, {"reach": 0.0}],
+)
 def test_settings_out_of_range(settings):
     with pytest.raises(OptionError):
         BandedSecant(**settings)

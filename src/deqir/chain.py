@@ -100,9 +100,17 @@ class SamplingChain:
             whole = torch.cat([self.initial_noise[None], states])
             predictions = self._evaluate(whole[:-1], prefix)
             jacobian.learn(whole[:-1], predictions, self._needed(prefix))
-            return self.step.replay_linearised(whole, predictions, prefix, jacobian.correction)
+            return self.step.replay_linearised(whole, predictions, prefix, jacobian.predict)
 
         return sweep
+
+    def model_start(self, jacobian: LearnedJacobian) -> Tensor:
+        """The chain of the Gaussian image model, (S, B, C, H, W): no network, but the noise of every step."""
+        x, states = self.initial_noise, []
+        for i in range(len(self)):
+            x = self.step(i, x, jacobian.guess(i, x))
+            states.append(x)
+        return torch.stack(states)
 
     def repeated_noise_start(self) -> Tensor:
         """The published start: every state is x_0, (S, B, C, H, W)."""

@@ -15,7 +15,8 @@ from deqir.noise import StepNoises
 from deqir.operators import DecomposableOperator, LinearOperator
 from deqir.schedule import NoiseLevels
 
-Correction = Callable[[int, Tensor], Tensor]
+Linearisation = Callable[[int, Tensor, Tensor], Tensor]
+"""``predict(i, x, carried)``: the noise predicted in state i at x, of which ``carried`` is known to be noise."""
 
 
 class AffineStep(ABC):
@@ -28,8 +29,16 @@ class AffineStep(ABC):
     levels: NoiseLevels
 
     @abstractmethod
+    def parts(self, i: int, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean image and the noise of the next state, ``x_{i+1} = sqrt(a_{i+1}) clean + noise``.
+
+        From the state ``x_i`` and the predicted noise ``e_i``; all (B, C, H, W).
+        """
+
     def __call__(self, i: int, x: Tensor, e: Tensor) -> Tensor:
         """``x_{i+1}`` (B, C, H, W) from the state ``x_i`` and the predicted noise ``e_i`` of the same shape."""
+        clean, noise = self.parts(i, x, e)
+        return sqrt(float(self.levels.alphas[i + 1])) * clean + noise
 
     def replay(self, states: Tensor, predictions: Tensor, prefix: Tensor) -> Tensor:
         """All states after the final ones, from frozen noise predictions.
@@ -40,20 +49,22 @@ class AffineStep(ABC):
         return self.replay_linearised(states, predictions, prefix, None)
 
     def replay_linearised(
-        self, states: Tensor, predictions: Tensor, prefix: Tensor, correction: Correction | None
+        self, states: Tensor, predictions: Tensor, prefix: Tensor, predict: Linearisation | None
     ) -> Tensor:
-        """Replay step by step; ``correction(i, d)`` adds ``J_i d`` to e_i where state i has moved by d from ``states``.
+        """Replay step by step; behind the first replayed state, ``predict`` says e_i for where that state has moved.
 
-        ``None`` stands for J = 0. Shapes as in ``replay``.
+        ``None`` keeps the predictions as they are. Shapes as in ``replay``.
         """
         first, steps = int(prefix.min()), len(predictions)
+        alphas = self.levels.alphas.tolist()
         current, replayed = states[first], list(states[1 : first + 1])
+        carried = torch.zeros_like(current)
         for i in range(first, steps):
-            e = predictions[i]
-            if correction is not None and i > first:
-                e = e + correction(i, current - states[i])
+            e = predictions[i] if predict is None or i == first else predict(i, current, carried)
+            clean, noise = self.parts(i, current, e)
+            carried = noise / sqrt(max(1 - alphas[i + 1], 1e-12))
             ahead = (prefix <= i).view(-1, 1, 1, 1)
-            current = torch.where(ahead, self(i, current, e), states[i + 1])
+            current = torch.where(ahead, sqrt(alphas[i + 1]) * clean + noise, states[i + 1])
             replayed.append(current)
         return torch.stack(replayed)
 
@@ -106,12 +117,12 @@ class DDNMStep(AffineStep):
     eta: float
     noises: StepNoises | None
 
-    def __call__(self, i: int, x: Tensor, e: Tensor) -> Tensor:
+    def parts(self, i: int, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         """One serial step, as the paper writes it."""
         a, a_next = self.levels.alphas[i : i + 2].tolist()
         denoised = (x - sqrt(1 - a) * e) / sqrt(a)
         corrected = self.observed + denoised - self.operator.range_projection(denoised)
-        return sqrt(a_next) * corrected + sqrt(1 - a_next) * self._renoise(e, i)
+        return corrected, sqrt(1 - a_next) * self._renoise(e, i)
 
     def _renoise(self, e: Tensor, steps: int | slice) -> Tensor:
         """``sqrt(1 - eta^2) e_i + eta z_i`` for one step or several."""
@@ -190,7 +201,7 @@ class DDNMPlusStep(AffineStep):
     eta: float
     noises: StepNoises
 
-    def __call__(self, i: int, x: Tensor, e: Tensor) -> Tensor:
+    def parts(self, i: int, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         """One serial step: what y tells better than the state enters whole, the rest by its weight."""
         a, a_next = self.levels.alphas[i : i + 2].tolist()
         denoised = (x - sqrt(1 - a) * e) / sqrt(a)
@@ -198,9 +209,9 @@ class DDNMPlusStep(AffineStep):
         z, kept = self.noises[i], sqrt(1 - self.eta**2)
         renoised = sqrt(1 - a_next) * (kept * e + self.eta * z)
         basis = self.operator.V_adjoint
-        pull = sqrt(a_next) * weights * (self.observed - basis(denoised))
+        pull = weights * (self.observed - basis(denoised))
         swap = seen * (fresh * basis(z) - basis(renoised))
-        return sqrt(a_next) * denoised + renoised + self.operator.V(pull + swap)
+        return denoised + self.operator.V(pull), renoised + self.operator.V(swap)
 
     def weights(self, a_next: float) -> tuple[Tensor, Tensor, Tensor]:
         """Per singular value: the weight of the observation, the level of fresh noise, and whether A sees it at all.

@@ -42,8 +42,10 @@ def solve_equilibrium(
     (S, B, C, H, W) defaults to repeated noise. A ``preconditioner`` linearises the network in every sweep. Raises
     OptionError where an option is out of its range.
     """
-    first = chain.repeated_noise_start() if start is None else start
     sweep: CausalMap = chain.sweep
     if preconditioner is not None:
-        sweep = chain.preconditioned_sweep(preconditioner.start(chain.step.levels, chain.initial_noise))
+        jacobian = preconditioner.start(chain.step.levels, chain.initial_noise)
+        sweep = chain.preconditioned_sweep(jacobian)
+        start = chain.model_start(jacobian) if start is None else start
+    first = chain.repeated_noise_start() if start is None else start
     return solve(solver, sweep, first, state_tolerances(len(chain), tolerance), progress)

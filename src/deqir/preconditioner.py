@@ -1,32 +1,40 @@
-"""A cheap model of the network's Jacobian, learned while the chain is being solved.
+"""A cheap model of how the network's predictions change, learned while the chain is being solved.
 
-Plain sweeps freeze the predicted noise: ``e_i = E_i``. A preconditioned sweep replays the chain with the linearised
-prediction ``e_i = E_i + J_i (x_i - X_i)`` instead, X being the states at which E was evaluated. The step stays affine
-and causal, so the fixed point and the finite termination are those of the plain sweep; a good J makes it a
-quasi-Newton method (DEER, Lim et al. 2024; ELK, Gonzalez et al. 2024).
+Plain sweeps freeze the predicted noise: ``e_i = E_i``. A preconditioned sweep replays the chain with
+``e_i = w (E_i + J_i (x_i - X_i)) + (1 - w) n_i``: linearised at the states X at which E was evaluated, as far as that
+can be trusted, and otherwise simply the noise ``n_i`` that the replayed state is known to carry, which leaves the image
+in it as it is. Where x_i = X_i the weight w is one, so the fixed point and the finite termination are those of the
+plain sweep; a good J makes it a quasi-Newton method (DEER, Lim et al. 2024) with a trust region (ELK, Gonzalez et
+al. 2024).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from deqir.bands import FrequencyBands
 from deqir.errors import OptionError
 from deqir.schedule import NoiseLevels
+from deqir.secants import SecantMemory
 
 
 @dataclass(frozen=True)
 class BandedSecant:
-    """Settings of the learned Jacobian, which is diagonal in ``bands`` of spatial frequency for every state.
+    """Settings of the learned Jacobian: a gain for each of ``bands`` of spatial frequency, and a few directions.
 
     It starts from the exact denoiser of Gaussian images with power spectrum ``p(f) ~ 1 / (f^2 + corner^2)`` and mean
-    ``variance`` (in [-1, 1] units): ``J(f) = sqrt(1 - a) / (a p(f) + 1 - a)``. After every sweep it regresses the
-    change of the predictions on the change of the states, per state, image and band; older changes weigh ``decay``
-    per sweep, and the Gaussian model counts as ``trust`` of the mean band. Values are clipped to
-    ``[0, 1 / sqrt(1 - a)]``, what a denoiser of any prior can have.
+    ``variance`` (in [-1, 1] units): ``J(f) = sqrt(1 - a) / (a p(f) + 1 - a)``. Every sweep mixes in (half and half)
+    what the predictions tell of themselves: an exact denoiser has ``mean J = mean(E^2) / sqrt(1 - a)`` in every band
+    (the Fisher information of its noisy images). From the second sweep on it regresses the change of the predictions
+    on the change of the states, per state, image and band; older changes weigh ``decay`` per sweep, and the model
+    counts as ``trust`` of the mean band. Gains are clipped to ``[0, 1 / sqrt(1 - a)]``, what a denoiser of any prior
+    can have. The last ``directions`` changes are then matched exactly (a multi-secant update, damped by ``ridge``).
+
+    ``reach`` is the trust region: a displacement of ``reach`` times the state's noise level has w = 1/2.
+    ``start_variance`` replaces ``variance`` in the first guess of the chain.
     """
 
     bands: int = 8
@@ -34,14 +42,23 @@ class BandedSecant:
     trust: float = 0.01
     variance: float = 0.2
     corner: float = 1 / 64
+    directions: int = 2
+    ridge: float = 0.01
+    reach: float = 0.4
+    start_variance: float = 0.1
 
     def __post_init__(self) -> None:
         if self.bands < 1:
             raise OptionError(f"bands is {self.bands}; choose at least 1")
+        if self.directions < 0:
+            raise OptionError(f"directions is {self.directions}; choose zero or more")
         if not 0 <= self.decay <= 1:
             raise OptionError(f"decay is {self.decay}; choose a number from 0 to 1")
-        if not (self.trust > 0 and self.variance > 0 and self.corner > 0):
-            raise OptionError("trust, variance and corner of the preconditioner must be above zero")
+        positive = (self.trust, self.variance, self.corner, self.ridge, self.reach, self.start_variance)
+        if not all(value > 0 for value in positive):
+            raise OptionError(
+                "trust, variance, corner, ridge, reach and start_variance of the preconditioner must be above zero"
+            )
 
     def start(self, levels: NoiseLevels, like: Tensor) -> LearnedJacobian:
         """An untaught model for a chain at ``levels`` whose states are like ``like`` (B, C, H, W)."""
@@ -49,70 +66,93 @@ class BandedSecant:
 
 
 class LearnedJacobian:
-    """The Jacobian model of one solve: one gain per state, image and frequency band, (S, B, bands)."""
+    """The model of one solve; ``gains`` (S, B, bands) float64 are those of the frequency bands.
+
+    ``noise`` (S,) are the noise levels ``sqrt(1 - a_i)`` of the states, ``cap`` (S, 1, 1) the largest gains.
+    """
 
     def __init__(self, settings: BandedSecant, levels: NoiseLevels, like: Tensor):
         self.settings = settings
-        self.size = (like.shape[-2], like.shape[-1])
-        radius = _radius(*self.size)
-        self.band = _bands(radius, settings.bands).to(like.device)
-        noise = (1 - levels.alphas[:-1]).to(like.device).view(-1, 1, 1)
-        self.cap = 1 / noise.sqrt()
-        spectrum = 1 / (radius.square() + settings.corner**2)
-        power = (settings.variance / spectrum.mean() * spectrum).to(like.device)
-        exact = noise.sqrt() / ((1 - noise) * power + noise)
-        counts = torch.bincount(self.band.flatten(), minlength=settings.bands).clamp(min=1)
-        self.model = (self._sum_bands(exact) / counts)[:, None].expand(-1, len(like), -1)
+        self.bands = FrequencyBands.of(like, settings.bands)
+        variances = (1 - levels.alphas[:-1]).to(like.device)
+        self.noise = variances.sqrt()
+        self.cap = (1 / self.noise).view(-1, 1, 1)
+        self.model = self._gaussian(variances, settings.variance).expand(-1, len(like), -1)
+        self.first_guess = self._gaussian(variances, settings.start_variance).expand(-1, len(like), -1)
         self.gains = self.model
         self.products = torch.zeros_like(self.gains)
         self.squares = torch.zeros_like(self.gains)
+        self.secants = SecantMemory(settings.directions, settings.ridge)
         self.before: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def correction(self, i: int, displacement: Tensor) -> Tensor:
-        """``J_i d`` for a displacement d (B, C, H, W) of state i."""
-        gain = self.gains[i][:, self.band].unsqueeze(1).to(displacement.dtype)
-        corrected: Tensor = torch.fft.irfft2(gain * torch.fft.rfft2(displacement), s=self.size)
-        return corrected
+    def _gaussian(self, variances: Tensor, variance: float) -> Tensor:
+        """The gains of the exact denoiser of Gaussian images, (S, 1, bands)."""
+        spectrum = 1 / (self.bands.radius.square() + self.settings.corner**2)
+        power = variance / spectrum.mean() * spectrum
+        noise = variances.view(-1, 1, 1)
+        return self.bands.mean(noise.sqrt() / ((1 - noise) * power + noise))[:, None]
+
+    def guess(self, i: int, x: Tensor) -> Tensor:
+        """The noise that the Gaussian model predicts in a state ``x`` (B, C, H, W) when no network has seen it."""
+        return self.bands.filter(x, self.first_guess[i])
+
+    def predict(self, i: int, x: Tensor, carried: Tensor) -> Tensor:
+        """The predicted noise in state i replayed to ``x``, of which ``carried`` is known to be noise, (B, C, H, W)."""
+        assert self.before is not None, "the model is asked before the network"
+        inputs, predictions, _ = self.before
+        displacement = x - inputs[i]
+        linearised = predictions[i] + self.bands.filter(displacement, self.gains[i])
+        linearised = linearised + self.secants.correction(i, displacement)
+        weight = self._trusted(_rms(displacement), self.noise[i].to(x.dtype)).view(-1, 1, 1, 1)
+        return torch.where(weight > 0, weight * linearised, 0) + (1 - weight) * carried
+
+    def _trusted(self, distance: Tensor, noise: Tensor) -> Tensor:
+        """The weight in [0, 1] of a linearisation ``distance`` away at noise level ``noise``."""
+        return 1 / (1 + (distance / (self.settings.reach * noise)).square())
 
     def learn(self, inputs: Tensor, predictions: Tensor, evaluated: Tensor) -> None:
         """Take in what the network made of ``inputs``, both (S, B, C, H, W), where ``evaluated`` (S, B) is true."""
+        self._mix_own_power(predictions, evaluated)
         if self.before is not None:
             old_inputs, old_predictions, old_evaluated = self.before
-            self._regress(inputs - old_inputs, predictions - old_predictions, evaluated & old_evaluated)
+            moved, changed = inputs - old_inputs, predictions - old_predictions
+            usable = evaluated & old_evaluated & _finite(moved) & _finite(changed)
+            kept = usable[..., None, None, None]
+            moved, changed = torch.where(kept, moved, 0), torch.where(kept, changed, 0)
+            self._regress(moved, changed)
+            self.secants.push(moved, changed)
+        else:
+            self.gains = self.model
+        self.secants.prepare(lambda changes: self.bands.filter(changes, self.gains))
         self.before = (inputs, predictions, evaluated)
 
-    def _regress(self, moved: Tensor, changed: Tensor, usable: Tensor) -> None:
+    def _mix_own_power(self, predictions: Tensor, evaluated: Tensor) -> None:
+        """Replace the model of evaluated states by the mean of the Gaussian one and the predictions' own power."""
+        power = self.bands.mean(torch.fft.rfft2(predictions, norm="ortho").abs().square().mean(2).double())
+        own = (power * self.cap).minimum(self.cap)
+        usable = evaluated[..., None] & own.isfinite()
+        noise = self.noise.square()
+        gaussian = self._gaussian(noise, self.settings.variance)
+        self.model = torch.where(usable, (own + gaussian) / 2, self.model)
+
+    def _regress(self, moved: Tensor, changed: Tensor) -> None:
         settings = self.settings
+        weight = self._trusted(_rms(moved), self.noise.view(-1, 1).to(moved.dtype)).square()[..., None].double()
         moves, changes = (torch.fft.rfft2(part, norm="ortho") for part in (moved, changed))
-        products = self._sum_bands((moves.conj() * changes).real.sum(2).double())
-        squares = self._sum_bands(moves.abs().square().sum(2).double())
-        sound = (usable[..., None] & products.isfinite() & squares.isfinite()).all(-1, keepdim=True)
-        self.products = torch.where(sound, settings.decay * self.products + products, self.products)
-        self.squares = torch.where(sound, settings.decay * self.squares + squares, self.squares)
-        weight = settings.trust * self.squares.mean(-1, keepdim=True) + 1e-12
-        learned = (self.products + weight * self.model) / (self.squares + weight)
+        products = weight * self.bands.sum((moves.conj() * changes).real.sum(2).double())
+        squares = weight * self.bands.sum(moves.abs().square().sum(2).double())
+        sound = (products.isfinite() & squares.isfinite()).all(-1, keepdim=True)
+        self.products = settings.decay * self.products + torch.where(sound, products, 0)
+        self.squares = settings.decay * self.squares + torch.where(sound, squares, 0)
+        prior = settings.trust * self.squares.mean(-1, keepdim=True) + 1e-12
+        learned = (self.products + prior * self.model) / (self.squares + prior)
         self.gains = learned.clamp(min=0).minimum(self.cap)
 
-    def _sum_bands(self, values: Tensor) -> Tensor:
-        """Sums over the frequencies (..., H, W // 2 + 1) of every band, (..., bands)."""
-        flat = values.flatten(-2)
-        index = self.band.flatten().expand(flat.shape)
-        return flat.new_zeros(*flat.shape[:-1], self.settings.bands).scatter_add_(-1, index, flat)
+
+def _rms(images: Tensor) -> Tensor:
+    """The root mean square over the last three axes."""
+    return images.square().mean((-3, -2, -1)).sqrt()
 
 
-def _radius(height: int, width: int) -> Tensor:
-    """Spatial frequency in cycles per pixel of every coefficient of a real FFT, (H, W // 2 + 1) float64."""
-    down = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
-    across = torch.fft.rfftfreq(width, dtype=torch.float64)[None]
-    radius: Tensor = (down.square() + across.square()).sqrt()
-    return radius
-
-
-def _bands(radius: Tensor, count: int) -> Tensor:
-    """The band of every frequency: the mean in band 0, the others by the logarithm of their radius."""
-    if count == 1 or radius.numel() == 1:
-        return torch.zeros(radius.shape, dtype=torch.long)
-    lowest = float(radius[radius > 0].min())
-    reach = max(math.log(float(radius.max()) / lowest), 1e-12)
-    position = (radius.clamp(min=lowest) / lowest).log() / reach * (count - 1)
-    return torch.where(radius > 0, 1 + position.floor().long(), 0).clamp(max=count - 1)
+def _finite(images: Tensor) -> Tensor:
+    return images.isfinite().flatten(-3).all(-1)
