@@ -40,6 +40,19 @@ class SmoothDenoiser:
         return self
 
 
+@dataclass
+class Cramped(SmoothDenoiser):
+    """A denoiser on a device that holds ``room`` images; ``calls`` has the calls that failed, too."""
+
+    room: int = 4
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        if len(x) > self.room:
+            self.calls.append(len(x))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().__call__(x, timesteps)
+
+
 def tiny_unet(seed: int = 0, channels: int = 3):
     """A diffusers UNet2DModel of a few thousand random weights."""
     from diffusers import UNet2DModel
