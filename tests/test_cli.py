@@ -39,16 +39,6 @@ def deqir(monkeypatch, capsys, prior_folder):
     return run
 
 
-@pytest.fixture
-def photo(tmp_path):
-    """An odd-sized colour photo."""
-    path = tmp_path / "photo.png"
-    generator = np.random.default_rng(0)
-    smooth = generator.random((4, 3, 3)).repeat(5, 0).repeat(7, 1)[:19, :21]
-    write_image(path, torch.from_numpy(smooth).permute(2, 0, 1).float())
-    return path
-
-
 def sentence(text):
     """The one line on standard error that names the problem."""
     lines = [line for line in text.splitlines() if line.startswith("deqir: ")]
