@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from deqir import operators
 from deqir.chain import SamplingChain
 from deqir.consistency import DDNM
+from deqir.images import write_image
 from deqir.noise import SeededNoise
 from deqir.operators import LinearOperator
 from deqir.priors import DiffusersDenoiser
@@ -38,6 +40,19 @@ class SmoothDenoiser:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> SmoothDenoiser:
         return self
+
+
+@dataclass
+class Cramped(SmoothDenoiser):
+    """A denoiser on a device that holds ``room`` images; ``calls`` has the calls that failed, too."""
+
+    room: int = 4
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        if len(x) > self.room:
+            self.calls.append(len(x))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().__call__(x, timesteps)
 
 
 def tiny_unet(seed: int = 0, channels: int = 3):
@@ -103,3 +118,13 @@ def prior_folder(tmp_path_factory):
     scheduler = {"beta_schedule": "linear", "num_train_timesteps": 1000, "prediction_type": "v_prediction"}
     (folder / "scheduler_config.json").write_text(json.dumps(scheduler))
     return folder
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """An odd-sized colour photo."""
+    path = tmp_path / "photo.png"
+    generator = np.random.default_rng(0)
+    smooth = generator.random((4, 3, 3)).repeat(5, 0).repeat(7, 1)[:19, :21]
+    write_image(path, torch.from_numpy(smooth).permute(2, 0, 1).float())
+    return path

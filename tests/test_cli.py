@@ -17,8 +17,8 @@ from deqir.images import read_image, write_image
 from deqir.jobs import targets
 
 RECORD_KEYS = {
-    "file", "task", "steps", "eta", "seed", "prior", "solver", "status", "sweeps", "nfe", "seconds", "residual",
-    "measurement_error", "device", "dtype", "version",
+    "file", "task", "steps", "eta", "seed", "prior", "solver", "status", "sweeps", "nfe", "seconds", "max_batch",
+    "residual", "measurement_error", "device", "dtype", "version",
 }  # fmt: skip
 
 
@@ -37,16 +37,6 @@ def deqir(monkeypatch, capsys, prior_folder):
         return ended.value.code or 0, captured.out, captured.err
 
     return run
-
-
-@pytest.fixture
-def photo(tmp_path):
-    """An odd-sized colour photo."""
-    path = tmp_path / "photo.png"
-    generator = np.random.default_rng(0)
-    smooth = generator.random((4, 3, 3)).repeat(5, 0).repeat(7, 1)[:19, :21]
-    write_image(path, torch.from_numpy(smooth).permute(2, 0, 1).float())
-    return path
 
 
 def sentence(text):
@@ -181,7 +171,10 @@ def test_bad_files_do_not_stop_the_others(deqir, photo, tmp_path):
         (["--task", "sr", "--solver", "newton"], "solver is 'newton'"),
         (["--task", "sr", "--dtype", "int8"], "dtype is 'int8'"),
         (["--task", "sr", "--tolerance", "-1"], "tolerance is -1.0"),
-        (["--task", "sr", "--max-batch", "0"], "max_batch is 0"),
+        (["--task", "sr", "--max-batch", "0"], "max_batch is 0; choose auto or a whole number of at least 1"),
+        (["--task", "sr", "--max-batch", "-2"], "max_batch is -2"),
+        (["--task", "sr", "--max-batch", "many"], "max_batch is 'many'; choose auto or a whole number"),
+        (["--task", "sr", "--max-batch", "2.5"], "max_batch is '2.5'"),
         (["--task", "sr", "--spacing", "even"], "spacing is 'even'"),
         (["--task", "inpaint", "--hidden", "1.5"], "hidden is 1.5"),
         (["--task", "colorize", "--weights", "red"], "'red'"),
@@ -196,6 +189,14 @@ def test_usage_errors_end_with_2(deqir, photo, tmp_path, prior_folder, arguments
     assert code == 2
     assert message in sentence(err)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(("asked", "limit"), [("auto", 2**17 // (19 * 21)), ("3", 3), ("1", 1)])
+def test_max_batch_is_auto_or_a_number(deqir, photo, tmp_path, asked, limit):
+    stats = tmp_path / "s.json"
+    arguments = ("--task", "denoise", "--noise", "0.1", "--max-batch", asked, "--stats", stats)
+    assert deqir("restore", photo, "--out", tmp_path / "o", *arguments)[0] == 0
+    assert json.loads(stats.read_text())[0]["max_batch"] == limit
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import deqir
-from conftest import SmoothDenoiser
+from conftest import Cramped, SmoothDenoiser
 from deqir import operators
 from deqir.choice import choose_solver
 from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
@@ -151,7 +151,10 @@ def test_auto_follows_the_measured_times(monkeypatch, cost, expected):
         ({"tolerance": -1.0}, "tolerance is -1.0"),
         ({"tolerance": float("nan")}, "tolerance is nan"),
         ({"max_sweeps": 0}, "max_sweeps is 0"),
-        ({"max_batch": 0}, "max_batch is 0"),
+        ({"max_batch": 0}, "max_batch is 0; choose auto or a whole number"),
+        ({"max_batch": "many"}, "max_batch is 'many'"),
+        ({"max_batch": 2.5}, "max_batch is 2.5"),
+        ({"max_batch": True}, "max_batch is True"),
         ({"dtype": "int8"}, "dtype is 'int8'"),
         ({"spacing": "odd"}, "spacing is 'odd'"),
     ],
@@ -189,10 +192,39 @@ def test_running_out_of_memory_is_said():
         def __call__(self, x, timesteps):
             raise RuntimeError("something else")
 
-    with pytest.raises(DeviceError, match="ran out of memory; set max_batch"):
+    with pytest.raises(DeviceError, match="cpu ran out of memory, and smaller batches do not help; choose smaller"):
         Restorer(Greedy(), OPERATORS["sr"], solver="serial").restore(torch.zeros(1, 3, 4, 4))
     with pytest.raises(RuntimeError, match="something else"):
         Restorer(Odd(), OPERATORS["sr"], solver="serial").restore(torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("solver", ["auto", "serial", "picard", "anderson", "preconditioned"])
+def test_memory_that_runs_out_changes_the_batches_and_nothing_else(solver):
+    _, y = observe(OPERATORS["sr"], (3, 3, 8, 8))
+    options = {"steps": 6, "solver": solver, "tolerance": 0.0, "dtype": "float64"}
+    expected = Restorer(SmoothDenoiser(), OPERATORS["sr"], **options).restore(y)
+    result = Restorer(Cramped(room=2), OPERATORS["sr"], **options).restore(y)
+    torch.testing.assert_close(result.image, expected.image, rtol=1e-9, atol=1e-9)
+    assert result.stats.max_batch <= 2
+    assert result.stats.halvings > 0
+    assert (expected.stats.max_batch, expected.stats.halvings) == (2048, 0)
+    if solver != "auto":
+        assert result.stats.nfe == expected.stats.nfe
+
+
+def test_max_batch_given_is_the_limit_in_the_statistics():
+    _, y = observe(OPERATORS["sr"])
+    denoiser = SmoothDenoiser()
+    result = Restorer(denoiser, OPERATORS["sr"], steps=6, solver="picard", max_batch=5).restore(y)
+    assert (result.stats.max_batch, result.stats.halvings) == (5, 0)
+    assert max(denoiser.calls) == 5
+
+
+def test_one_image_that_does_not_fit_is_said():
+    cramped = Cramped(room=0)
+    with pytest.raises(DeviceError, match="ran out of memory, and smaller batches do not help"):
+        Restorer(cramped, OPERATORS["sr"], steps=3, solver="picard").restore(torch.zeros(2, 3, 4, 4))
+    assert cramped.calls == [6, 3, 1]
 
 
 def test_public_names_resolve():

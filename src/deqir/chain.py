@@ -4,34 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from deqir.batching import Batcher
 from deqir.consistency import AffineStep
 from deqir.errors import OptionError, ShapeError
 from deqir.preconditioner import LearnedJacobian
 from deqir.priors import Denoiser
 from deqir.solvers import CausalMap
 
-DEFAULT_BATCH_PIXELS = {"cpu": 2**17}
-DEFAULT_BATCH_PIXELS_ELSEWHERE = 2**20
-
-
-def default_max_batch(like: Tensor) -> int:
-    """How many images of the size and on the device of ``like`` one network call gets where the caller sets no limit.
-
-    About a megapixel; an eighth of that on a CPU, where larger batches only miss its caches.
-    """
-    pixels = DEFAULT_BATCH_PIXELS.get(like.device.type, DEFAULT_BATCH_PIXELS_ELSEWHERE)
-    return max(1, pixels // (like.shape[-2] * like.shape[-1]))
-
 
 @dataclass(frozen=True, eq=False)
 class SamplingChain:
     """A restoration chain x_0 .. x_S with all its noise given, so that it is a deterministic map.
 
-    ``initial_noise`` is x_0 (B, C, H, W); ``max_batch`` bounds the images in one network call (None: chosen by size).
+    ``initial_noise`` is x_0 (B, C, H, W); ``max_batch`` bounds the images in one network call (None: chosen by size
+    and memory).
     """
 
     denoiser: Denoiser
@@ -53,11 +44,14 @@ class SamplingChain:
         """B, the images restored together."""
         return len(self.initial_noise)
 
+    @cached_property
+    def batcher(self) -> Batcher:
+        """The denoiser, called within ``max_batch`` and what memory has turned out to hold."""
+        return Batcher(self.denoiser, self.max_batch)
+
     def predict(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """The predicted noise in ``x`` (N, C, H, W) at ``timesteps`` (N,), at most ``max_batch`` at a time."""
-        limit = self.max_batch or default_max_batch(x)
-        starts = range(0, len(x), limit)
-        return torch.cat([self.denoiser(x[n : n + limit], timesteps[n : n + limit]) for n in starts])
+        return self.batcher(x, timesteps)
 
     def sample(self, progress: Callable[[int, Tensor], None] | None = None) -> Tensor:
         """Walk the chain serially and return x_S (B, C, H, W); ``progress`` sees (steps done, state)."""

@@ -8,7 +8,7 @@ from math import ceil
 
 import torch
 
-from deqir.chain import SamplingChain, default_max_batch
+from deqir.chain import SamplingChain
 
 SWEEPS_AT_MOST = 24
 """Sweeps that the preconditioned solver is expected to need, however many steps (see benchmarks/solvers.py)."""
@@ -36,12 +36,15 @@ def choose_solver(chain: SamplingChain) -> SolverChoice:
     whether batching helps there at all; the measurement then costs six evaluations of the network.
     """
     steps, images = len(chain), chain.image_count
-    limit = chain.max_batch or default_max_batch(chain.initial_noise)
+    limit = chain.batcher.limit(chain.initial_noise, steps * images)
     probe = CPU_PROBE * images if chain.initial_noise.device.type == "cpu" else limit
     batch = max(1, min(limit, steps * images, probe))
     if steps == 1 or batch == images:
         return SolverChoice("serial", "one batch holds no more than one timestep, so there is nothing to parallelise")
     single, many = min(_seconds(chain, images) for _ in range(2)), _seconds(chain, batch)
+    held = chain.batcher.limit(chain.initial_noise)
+    if held < batch:  # memory ran out, so that time is no measure
+        batch, many = held, _seconds(chain, held)
     serial = steps * single
     sweeps = min(SWEEPS_AT_MOST, steps)
     parallel = sweeps * ceil(FINISHING * steps * images / batch) * many

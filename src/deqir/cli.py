@@ -103,7 +103,9 @@ def restore(
     ] = "auto",
     tolerance: Annotated[float, typer.Option(help="Allowed difference to the serial chain, in grey levels.")] = 0.5,
     max_sweeps: Annotated[Optional[int], typer.Option(help="Bound on the parallel sweeps (default: steps).")] = None,
-    max_batch: Annotated[Optional[int], typer.Option(help="Bound on the images in one network call.")] = None,
+    max_batch: Annotated[
+        str, typer.Option(help="Bound on the images in one network call, a number or auto: by size and memory.")
+    ] = "auto",
     spacing: Annotated[
         str, typer.Option(help="Choice of timesteps: cubic, quadratic, leading, trailing or linspace.")
     ] = "cubic",
@@ -123,7 +125,7 @@ def restore(
         "solver": solver,
         "tolerance": tolerance,
         "max_sweeps": max_sweeps,
-        "max_batch": max_batch,
+        "max_batch": _number_or_word(max_batch),
         "spacing": spacing,
         "device": device,
         "dtype": dtype,
@@ -190,6 +192,13 @@ def _task_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     )
     given = {name: arguments[name] for name in names if arguments[name] is not None}
     return given if arguments["task"] is None else {"name": arguments["task"], **given}
+
+
+def _number_or_word(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]) -> RestoreJob:

@@ -107,6 +107,7 @@ class RestoreJob:
             "sweeps": result.stats.sweeps[0],
             "nfe": result.stats.nfe[0],
             "seconds": round(result.stats.seconds, 3),
+            "max_batch": result.stats.max_batch,
             "residual": last_residual(result),
             "measurement_error": float(result.measurement_error[0]),
             "device": str(resolve_device(restorer.device)),

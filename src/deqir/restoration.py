@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from deqir.batching import MaxBatch, checked_max_batch, is_out_of_memory
 from deqir.chain import SamplingChain
 from deqir.choice import choose_solver
 from deqir.consistency import DDNM, ConsistencyRule, DDNMPlus
@@ -31,7 +32,8 @@ class Statistics:
     """What a restoration cost. ``sweeps`` and ``nfe`` have one entry an image.
 
     ``sweeps`` counts network calls that had to wait for each other (a serial chain: S), ``nfe`` the states handed to
-    the network, ``seconds`` the wall-clock time of the whole batch.
+    the network, ``seconds`` the wall-clock time of the whole batch. ``max_batch`` is the limit on the images in one
+    network call at the end, after it was halved ``halvings`` times for lack of memory.
     """
 
     solver: str
@@ -39,6 +41,8 @@ class Statistics:
     sweeps: tuple[int, ...]
     nfe: tuple[int, ...]
     seconds: float
+    max_batch: int
+    halvings: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +84,9 @@ class Restorer:
     the observation's Gaussian noise for images in [0, 1] (0: DDNM; above: DDNM+, for decomposable operators),
     ``solver`` one of auto, serial, picard, anderson, preconditioned or a FixedPointSolver, ``tolerance`` to the serial
     chain in grey levels of 0..255, ``max_sweeps`` (None: as many as steps, which always suffices), ``max_batch`` images
-    in one network call (None: by image size), ``device`` (None: CUDA where there is one) and ``dtype`` float32,
-    float64, bfloat16 or float16 (the half types run the network under autocast, states stay float32).
+    in one network call at most (auto or None: by image size and memory; halved where memory runs out), ``device``
+    (None: CUDA where there is one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run the network
+    under autocast, states stay float32).
     """
 
     prior: Denoiser
@@ -92,7 +97,7 @@ class Restorer:
     solver: SolverName | FixedPointSolver = "auto"
     tolerance: float = 0.5
     max_sweeps: int | None = None
-    max_batch: int | None = None
+    max_batch: MaxBatch = "auto"
     spacing: Spacing = "cubic"
     device: str | torch.device | None = None
     dtype: str = "float32"
@@ -106,8 +111,7 @@ class Restorer:
             raise OptionError(f"tolerance is {self.tolerance} grey levels; choose zero or more")
         if self.max_sweeps is not None and self.max_sweeps < 1:
             raise OptionError(f"max_sweeps is {self.max_sweeps}; choose at least 1")
-        if self.max_batch is not None and self.max_batch < 1:
-            raise OptionError(f"max_batch is {self.max_batch}; choose at least 1")
+        checked_max_batch(self.max_batch)
         _ = self.rule
         self.prior.schedule.levels(self.steps, self.spacing)
 
@@ -119,7 +123,7 @@ class Restorer:
 
         ``seed``: one an image; a single number stands for itself, itself + 1, ... over the batch. Raises ShapeError
         where the observation does not fit the operator, NonFiniteError where it holds NaN, DeviceError where the
-        device is missing or its memory too small.
+        device is missing or its memory too small even with one image in a network call.
         """
         y = _checked(y)
         device = resolve_device(self.device)
@@ -132,7 +136,8 @@ class Restorer:
             if not is_out_of_memory(error):
                 raise
             raise DeviceError(
-                f"{device} ran out of memory; set max_batch (now {self.max_batch or 'automatic'}) lower, or fewer steps"
+                f"{device} ran out of memory, and smaller batches do not help; "
+                "choose smaller images or fewer of them, fewer steps, or solver serial"
             ) from None
 
     @property
@@ -159,6 +164,8 @@ class Restorer:
             tuple(solution.sweeps.tolist()),
             tuple(solution.evaluations.tolist()),
             time.perf_counter() - started,
+            chain.batcher.limit(chain.initial_noise),
+            chain.batcher.halvings,
         )
         error = (self.operator.forward(image) - y).flatten(1).square().mean(1).sqrt()
         return Restoration(image, solution.status, stats, solution.residuals * GREY_LEVELS_PER_UNIT, error)
@@ -182,7 +189,7 @@ class Restorer:
         noise = SeededNoise(shape, seeds, self.steps, y.device, y.dtype)
         step = rule.bind(operator, chain_y, levels, noise if rule.needs_noise else None)
         denoiser = self.prior.to(y.device, DTYPES[self.dtype])
-        return SamplingChain(denoiser, step, noise.initial, self.max_batch)
+        return SamplingChain(denoiser, step, noise.initial, checked_max_batch(self.max_batch))
 
     def _choose(self, chain: SamplingChain) -> _Method:
         if isinstance(self.solver, FixedPointSolver):
@@ -226,12 +233,6 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise DeviceError(f"device {device} is not available on this machine; use cpu, cuda or mps") from None
     return chosen
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is an allocation that failed, on whatever device."""
-    words = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
 
 
 def _checked(y: Tensor) -> Tensor:
