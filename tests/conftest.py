@@ -98,8 +98,32 @@ def all_operators() -> dict[str, LinearOperator]:
     }
 
 
+def causal_map(states: Tensor, prefix: Tensor, stop: Tensor) -> Tensor:
+    """x_{k+1} = cos(x_k + x_{k-1} / 2), a nonlinear causal map of order two with x_0 = 1; (S, B, 1) to (S, B, 1)."""
+    before = torch.cat([torch.ones_like(states[:1]), states[:-1]])
+    twice = torch.cat([torch.ones_like(states[:1]), before[:-1]])
+    fresh = torch.cos(before + twice / 2)
+    index = torch.arange(len(states)).view(-1, 1)
+    inside = (index >= prefix) & (index < stop)
+    return torch.where(inside[..., None], fresh, states)
+
+
+def serial_answer(length: int) -> Tensor:
+    """The fixed point of ``causal_map``, (S, 1, 1) float64."""
+    states = torch.zeros(length, 1, 1, dtype=torch.float64)
+    for k in range(length):
+        states[k] = causal_map(states, torch.zeros(1), torch.full((1,), length))[k]
+    return states
+
+
 def make_chain(
-    denoiser, operator: LinearOperator, eta: float, steps: int = 10, images: int = 2, max_batch: int | None = None
+    denoiser,
+    operator: LinearOperator,
+    eta: float,
+    steps: int = 10,
+    images: int = 2,
+    max_batch: int | None = None,
+    order: int | None = None,
 ) -> SamplingChain:
     """A float64 chain on 8x8 images with observations of random truths."""
     truth = torch.rand(images, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(7)) * 2 - 1
@@ -107,7 +131,7 @@ def make_chain(
     rule = DDNM(eta)
     levels = denoiser.schedule.levels(steps)
     step = rule.bind(operator, operator.forward(truth), levels, noise if rule.needs_noise else None)
-    return SamplingChain(denoiser, step, noise.initial, max_batch)
+    return SamplingChain(denoiser, step, noise.initial, max_batch, order)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,16 @@ from deqir.schedule import NoiseSchedule
 
 OPERATORS = all_operators()
 ETAS = (0.0, 0.85, 1.0)
+ALL, NONE = torch.tensor([10, 10]), torch.tensor([0, 0])
+RANGES = [
+    ([0, 0], [10, 10]),
+    ([0, 4], [10, 10]),
+    ([9, 3], [10, 10]),
+    ([10, 2], [10, 10]),
+    ([10, 10], [10, 10]),
+    ([0, 4], [3, 7]),
+    ([10, 1], [10, 2]),
+]
 
 
 def serial_states(chain):
@@ -17,17 +27,18 @@ def serial_states(chain):
     return torch.stack(states)
 
 
+@pytest.mark.parametrize("order", [None, 1, 3, 10])
 @pytest.mark.parametrize("eta", ETAS)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_closed_form_equals_step_by_step_replay(name, eta):
+def test_closed_form_equals_step_by_step_replay(name, eta, order):
     chain = make_chain(SmoothDenoiser(), OPERATORS[name], eta)
     generator = torch.Generator().manual_seed(3)
     states = torch.randn(11, 2, *SHAPE, dtype=torch.float64, generator=generator)
     predictions = torch.randn(10, 2, *SHAPE, dtype=torch.float64, generator=generator)
-    for prefix in ([0, 0], [0, 4], [9, 3], [10, 2], [10, 10]):
-        finished = torch.tensor(prefix)
-        closed = chain.step.replay(states, predictions, finished)
-        replayed = AffineStep.replay(chain.step, states, predictions, finished)
+    for prefix, stop in RANGES:
+        ends = torch.tensor(prefix), torch.tensor(stop)
+        closed = chain.step.replay(states, predictions, *ends, order)
+        replayed = AffineStep.replay(chain.step, states, predictions, *ends, order)
         torch.testing.assert_close(closed, replayed, rtol=1e-9, atol=1e-9)
 
 
@@ -36,7 +47,7 @@ def test_closed_form_equals_step_by_step_replay(name, eta):
 def test_the_serial_trajectory_is_a_fixed_point_of_the_sweep(name, eta):
     chain = make_chain(SmoothDenoiser(), OPERATORS[name], eta)
     states = serial_states(chain)
-    torch.testing.assert_close(chain.sweep(states, torch.zeros(2, dtype=torch.long)), states, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(chain.sweep(states, NONE, ALL), states, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -74,8 +85,8 @@ def test_the_network_never_sees_more_than_max_batch(max_batch):
     denoiser = SmoothDenoiser()
     chain = make_chain(denoiser, OPERATORS["sr"], 0.85, max_batch=max_batch)
     states = chain.repeated_noise_start()
-    expected = make_chain(SmoothDenoiser(), OPERATORS["sr"], 0.85).sweep(states, torch.tensor([0, 4]))
-    torch.testing.assert_close(chain.sweep(states, torch.tensor([0, 4])), expected, rtol=1e-12, atol=1e-12)
+    expected = make_chain(SmoothDenoiser(), OPERATORS["sr"], 0.85).sweep(states, torch.tensor([0, 4]), ALL)
+    torch.testing.assert_close(chain.sweep(states, torch.tensor([0, 4]), ALL), expected, rtol=1e-12, atol=1e-12)
     assert max(denoiser.calls) <= max_batch
     assert sum(denoiser.calls) == 10 + 6
 

@@ -1,29 +1,22 @@
 import pytest
 import torch
 
-from conftest import SmoothDenoiser, all_operators, make_chain
+from conftest import SmoothDenoiser, all_operators, causal_map, make_chain, serial_answer
 from deqir.equilibrium import solve_equilibrium, state_tolerances
 from deqir.errors import OptionError, ShapeError
-from deqir.solvers import Anderson, Picard, Status, solve
+from deqir.solvers import Anderson, Picard, Status, TriangularAnderson, solve
+from deqir.solvers.history import mixing_weights
 
-SOLVERS = [Picard(), Anderson(), Anderson(history_size=5, damping=0.7), Anderson(history_size=1)]
+SOLVERS = [
+    Picard(),
+    Anderson(),
+    Anderson(history_size=5, damping=0.7),
+    Anderson(history_size=1),
+    TriangularAnderson(),
+    TriangularAnderson(history_size=5, damping=0.7, ridge=0.0),
+]
+EACH = [Picard(), Anderson(), TriangularAnderson()]
 OPERATORS = all_operators()
-
-
-def causal_map(states, prefix):
-    """x_{k+1} = cos(x_k + x_{k-1} / 2), a nonlinear causal map of order two with x_0 = 1."""
-    before = torch.cat([torch.ones_like(states[:1]), states[:-1]])
-    twice = torch.cat([torch.ones_like(states[:1]), before[:-1]])
-    fresh = torch.cos(before + twice / 2)
-    index = torch.arange(len(states)).view(-1, 1, 1)
-    return torch.where(index >= prefix.view(1, -1, 1), fresh, states)
-
-
-def serial_answer(length):
-    states = torch.zeros(length, 1, 1, dtype=torch.float64)
-    for k in range(length):
-        states[k] = causal_map(states, torch.zeros(1, dtype=torch.long))[k]
-    return states
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
@@ -54,21 +47,21 @@ def test_every_sweep_makes_one_more_state_exact(solver):
 
 @pytest.mark.parametrize("eta", [0.0, 0.85])
 @pytest.mark.parametrize("name", OPERATORS)
-@pytest.mark.parametrize("solver", [Picard(), Anderson()], ids=repr)
+@pytest.mark.parametrize("solver", EACH, ids=repr)
 def test_parallel_equals_serial_to_rounding(solver, name, eta):
     chain = make_chain(SmoothDenoiser(), OPERATORS[name], eta)
     solution = solve_equilibrium(chain, solver, tolerance=0.0)
     torch.testing.assert_close(solution.value, chain.sample(), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("solver", [Picard(), Anderson()], ids=repr)
+@pytest.mark.parametrize("solver", EACH, ids=repr)
 def test_parallel_equals_serial_with_a_real_network(solver, network):
     chain = make_chain(network, OPERATORS["inpaint"], 0.85, steps=8)
     solution = solve_equilibrium(chain, solver, tolerance=0.0)
     torch.testing.assert_close(solution.value, chain.sample(), rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("solver", [Picard(), Anderson()], ids=repr)
+@pytest.mark.parametrize("solver", EACH, ids=repr)
 @pytest.mark.parametrize("tolerance", [0.5, 0.05])
 def test_the_tolerance_is_met_with_fewer_sweeps(solver, tolerance):
     chain = make_chain(SmoothDenoiser(), OPERATORS["inpaint"], 0.0, steps=30)
@@ -79,16 +72,17 @@ def test_the_tolerance_is_met_with_fewer_sweeps(solver, tolerance):
     assert solution.status == (Status.CONVERGED,) * 2
 
 
-def test_an_image_does_not_depend_on_its_batch():
+@pytest.mark.parametrize("solver", EACH, ids=repr)
+def test_an_image_does_not_depend_on_its_batch(solver):
     chain = make_chain(SmoothDenoiser(), OPERATORS["sr"], 0.0, steps=20)
     alone = make_chain(SmoothDenoiser(), OPERATORS["sr"], 0.0, steps=20, images=1)
-    together, single = (solve_equilibrium(c, Anderson(), 0.1) for c in (chain, alone))
+    together, single = (solve_equilibrium(c, solver, 0.1) for c in (chain, alone))
     torch.testing.assert_close(together.value[:1], single.value, rtol=1e-12, atol=1e-12)
     assert together.sweeps[0] == single.sweeps[0]
     assert together.evaluations[0] == single.evaluations[0]
 
 
-@pytest.mark.parametrize("solver", [Picard(), Anderson()], ids=repr)
+@pytest.mark.parametrize("solver", EACH, ids=repr)
 def test_stopping_early_is_said(solver):
     solver = type(solver)(max_sweeps=2)
     solution = solve(solver, causal_map, torch.zeros(9, 1, 1, dtype=torch.float64), torch.zeros(9))
@@ -97,21 +91,22 @@ def test_stopping_early_is_said(solver):
     torch.testing.assert_close(solution.states[:2], serial_answer(9)[:2])
 
 
-def test_one_image_failing_leaves_the_others_alone():
-    def broken(states, prefix):
-        images = causal_map(states, prefix)
+@pytest.mark.parametrize("solver", EACH, ids=repr)
+def test_one_image_failing_leaves_the_others_alone(solver):
+    def broken(states, prefix, stop):
+        images = causal_map(states, prefix, stop)
         images[4:, 1] = torch.nan
         return images
 
-    solution = solve(Anderson(), broken, torch.zeros(9, 2, 1, dtype=torch.float64), torch.zeros(9))
+    solution = solve(solver, broken, torch.zeros(9, 2, 1, dtype=torch.float64), torch.zeros(9))
     assert solution.status == (Status.CONVERGED, Status.NON_FINITE)
     torch.testing.assert_close(solution.states[:, :1], serial_answer(9))
     assert solution.sweeps.tolist() == [9, 5]
 
 
-@pytest.mark.parametrize("solver", [Picard(), Anderson()], ids=repr)
+@pytest.mark.parametrize("solver", EACH, ids=repr)
 def test_an_overflow_on_the_way_does_not_spoil_the_answer(solver):
-    def explosive(states, prefix):
+    def explosive(states, prefix, stop):
         exact = serial_answer(9).float()
         before = torch.cat([torch.ones_like(states[:1]), states[:-1]])
         truth = torch.cat([torch.ones_like(states[:1]), exact[:-1].expand_as(states[1:])])
@@ -124,12 +119,34 @@ def test_an_overflow_on_the_way_does_not_spoil_the_answer(solver):
     torch.testing.assert_close(solution.states, serial_answer(9).float())
 
 
-def test_identical_residuals_give_even_finite_weights():
-    weights = Anderson(ridge=0.0).weights(torch.ones(1, 1, 3, 3, dtype=torch.float64))
-    assert weights.isfinite().all()
-    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 1, dtype=torch.float64))
-    even = Anderson().weights(torch.zeros(1, 1, 3, 3, dtype=torch.float64))
+def test_weights_of_degenerate_residuals():
+    everything = torch.ones(1, 1, 3, dtype=torch.bool)
+    equal = mixing_weights(torch.ones(1, 1, 3, 3, dtype=torch.float64), everything, 0.0, latest=2)
+    assert equal.isfinite().all()
+    torch.testing.assert_close(equal.sum(-1), torch.ones(1, 1, dtype=torch.float64))
+    even = mixing_weights(torch.zeros(1, 1, 3, 3, dtype=torch.float64), everything, 1e-4, latest=2)
     torch.testing.assert_close(even, torch.full((1, 1, 3), 1 / 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+def test_weights_leave_out_what_does_not_count(bad):
+    residuals = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gram = residuals @ residuals.T
+    expected = mixing_weights(gram[1:, 1:], torch.tensor([True, True]), 1e-4, latest=1)
+    left_out = mixing_weights(gram, torch.tensor([False, True, True]), 1e-4, latest=2)
+    torch.testing.assert_close(left_out, torch.cat([torch.zeros(1), expected]))
+    gram[0, :] = gram[:, 0] = bad
+    torch.testing.assert_close(mixing_weights(gram, torch.tensor([True] * 3), 1e-4, latest=2), left_out)
+    nothing = mixing_weights(gram, torch.tensor([True, False, False]), 1e-4, latest=2)
+    assert nothing.tolist() == [0, 0, 1]
+
+
+def test_weights_minimise_the_mixed_residual():
+    residuals = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    weights = mixing_weights(residuals @ residuals.T, torch.tensor([True] * 3), 0.0, latest=2)
+    differences = residuals[:2] - residuals[2]
+    free = torch.linalg.lstsq(differences.T, -residuals[2]).solution
+    torch.testing.assert_close(weights, torch.cat([free, 1 - free.sum().view(1)]), rtol=1e-8, atol=1e-8)
 
 
 def test_anderson_solves_a_linear_state_at_once():
@@ -138,7 +155,7 @@ def test_anderson_solves_a_linear_state_at_once():
     x = torch.zeros(1, 1, 1, dtype=torch.float64)
     memory = anderson.init(x)
     for _ in range(2):
-        x, memory = anderson.propose(x, 0.9 * x + 1, memory)
+        x, memory = anderson.propose(x, 0.9 * x + 1, memory, torch.ones(1, 1, dtype=torch.bool))
     assert float(x) == pytest.approx(10, rel=1e-6)
 
 
@@ -149,6 +166,8 @@ def test_anderson_solves_a_linear_state_at_once():
         (lambda: Anderson(history_size=0), "history_size is 0"),
         (lambda: Anderson(damping=0.0), "damping is 0.0"),
         (lambda: Anderson(ridge=-1.0), "ridge is -1.0"),
+        (lambda: TriangularAnderson(history_size=0), "history_size is 0"),
+        (lambda: Picard(window=0), "window is 0"),
         (lambda: state_tolerances(3, -1.0), "tolerance is -1.0"),
         (lambda: state_tolerances(3, float("nan")), "tolerance is nan"),
     ],

@@ -22,19 +22,24 @@ class SamplingChain:
     """A restoration chain x_0 .. x_S with all its noise given, so that it is a deterministic map.
 
     ``initial_noise`` is x_0 (B, C, H, W); ``max_batch`` bounds the images in one network call (None: chosen by size
-    and memory).
+    and memory). ``order`` k makes a plain sweep replay every state from the old state at most k before it (None: from
+    the last final one): the equations of order k of ParaTAA (arXiv 2402.09970), which have the same solution. Raises
+    OptionError where one of the two is below 1.
     """
 
     denoiser: Denoiser
     step: AffineStep
     initial_noise: Tensor
     max_batch: int | None = None
+    order: int | None = None
 
     def __post_init__(self) -> None:
         if self.initial_noise.ndim != 4:
             raise ShapeError(f"initial noise has shape {tuple(self.initial_noise.shape)}; give (batch, C, H, W)")
         if self.max_batch is not None and self.max_batch < 1:
             raise OptionError(f"max_batch is {self.max_batch}; choose at least 1")
+        if self.order is not None and self.order < 1:
+            raise OptionError(f"order is {self.order}; choose at least 1")
 
     def __len__(self) -> int:
         return len(self.step.levels)
@@ -63,37 +68,40 @@ class SamplingChain:
                 progress(i + 1, x)
         return x
 
-    def sweep(self, states: Tensor, prefix: Tensor) -> Tensor:
+    def sweep(self, states: Tensor, prefix: Tensor, stop: Tensor) -> Tensor:
         """F(X): every state recomputed from the noise predicted in all states at once.
 
         ``states`` (S, B, C, H, W) holds x_1 .. x_S; the first ``prefix[b]`` of image b are final: they are kept, and
-        the network is evaluated on x_i for i >= prefix[b] alone, S - prefix[b] evaluations for image b.
-        ``prefix`` is (B,) int64. The result is exact at position ``prefix[b]``.
+        so are those from position ``stop[b]`` on. The network is evaluated on x_i for prefix[b] <= i < stop[b] alone,
+        stop[b] - prefix[b] evaluations for image b. ``prefix`` and ``stop`` are (B,) int64. The result is exact at
+        position ``prefix[b]``.
         """
         whole = torch.cat([self.initial_noise[None], states])
-        return self.step.replay(whole, self._evaluate(whole[:-1], prefix), prefix)
+        return self.step.replay(whole, self._evaluate(whole[:-1], prefix, stop), prefix, stop, self.order)
 
-    def _evaluate(self, inputs: Tensor, prefix: Tensor) -> Tensor:
-        """The noise predicted in x_i for i >= prefix[b], zero before, (S, B, C, H, W)."""
-        needed = self._needed(prefix)
+    def _evaluate(self, inputs: Tensor, prefix: Tensor, stop: Tensor) -> Tensor:
+        """The noise predicted in x_i for prefix[b] <= i < stop[b], zero elsewhere, (S, B, C, H, W)."""
+        needed = self._needed(prefix, stop)
         timesteps = self.step.levels.timesteps.to(inputs.device).view(-1, 1).expand(needed.shape)
         predictions = torch.zeros_like(inputs)
         predictions[needed] = self.predict(inputs[needed], timesteps[needed])
         return predictions
 
-    def _needed(self, prefix: Tensor) -> Tensor:
-        return torch.arange(len(self), device=prefix.device).view(-1, 1) >= prefix
+    def _needed(self, prefix: Tensor, stop: Tensor) -> Tensor:
+        index = torch.arange(len(self), device=prefix.device).view(-1, 1)
+        return (index >= prefix) & (index < stop)
 
     def preconditioned_sweep(self, jacobian: LearnedJacobian) -> CausalMap:
         """A sweep that replays with the linearised predictions of ``jacobian``, which learns from every call.
 
-        It costs the network calls of ``sweep`` and has its fixed point and its guarantee.
+        It costs the network calls of ``sweep`` and has its fixed point and its guarantee. States behind ``stop`` are
+        replayed too, without the network: they carry the image on.
         """
 
-        def sweep(states: Tensor, prefix: Tensor) -> Tensor:
+        def sweep(states: Tensor, prefix: Tensor, stop: Tensor) -> Tensor:
             whole = torch.cat([self.initial_noise[None], states])
-            predictions = self._evaluate(whole[:-1], prefix)
-            jacobian.learn(whole[:-1], predictions, self._needed(prefix))
+            predictions = self._evaluate(whole[:-1], prefix, stop)
+            jacobian.learn(whole[:-1], predictions, self._needed(prefix, stop))
             return self.step.replay_linearised(whole, predictions, prefix, jacobian.predict)
 
         return sweep

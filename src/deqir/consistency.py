@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf, sqrt
 
@@ -40,33 +40,72 @@ class AffineStep(ABC):
         clean, noise = self.parts(i, x, e)
         return sqrt(float(self.levels.alphas[i + 1])) * clean + noise
 
-    def replay(self, states: Tensor, predictions: Tensor, prefix: Tensor) -> Tensor:
+    def replay(
+        self, states: Tensor, predictions: Tensor, prefix: Tensor, stop: Tensor, order: int | None = None
+    ) -> Tensor:
         """All states after the final ones, from frozen noise predictions.
 
         ``states`` (S + 1, B, C, H, W) holds x_0 .. x_S, of which image b's first ``prefix[b]`` + 1 are final;
-        ``predictions`` (S, B, C, H, W) holds e_i for i >= prefix[b]. Returns x_1 .. x_S with the final ones kept.
+        ``predictions`` (S, B, C, H, W) holds e_i for prefix[b] <= i < stop[b]. Returns x_1 .. x_S with the final ones
+        and those after x_stop[b] kept. With ``order`` k, x_i is replayed from the old x_{i-k} where that comes after
+        the final ones (equations of order k, ParaTAA, arXiv 2402.09970), else from the last final one.
         """
-        return self.replay_linearised(states, predictions, prefix, None)
+        first, last = _span(prefix, stop)
+        if first >= last:
+            return states[1:]
+        if order is None:
+            replayed = list(self._walk(first, last, states, predictions, prefix, None))
+        else:
+            walks = (
+                self._walk(max(first, i - order), i, states, predictions, prefix, None)
+                for i in range(first + 1, last + 1)
+            )
+            replayed = [list(walk)[-1] for walk in walks]
+        return _merged(states, torch.stack(replayed), first, prefix, stop)
 
-    def replay_linearised(
-        self, states: Tensor, predictions: Tensor, prefix: Tensor, predict: Linearisation | None
-    ) -> Tensor:
-        """Replay step by step; behind the first replayed state, ``predict`` says e_i for where that state has moved.
+    def replay_linearised(self, states: Tensor, predictions: Tensor, prefix: Tensor, predict: Linearisation) -> Tensor:
+        """Replay to the end; behind the first replayed state, ``predict`` says e_i for where that state has moved.
 
-        ``None`` keeps the predictions as they are. Shapes as in ``replay``.
+        Shapes as in ``replay``; states behind the window are replayed too.
         """
-        first, steps = int(prefix.min()), len(predictions)
+        first, last = int(prefix.min()), len(predictions)
+        walk = self._walk(first, last, states, predictions, prefix, predict)
+        return torch.stack([*states[1 : first + 1], *walk])
+
+    def _walk(
+        self,
+        first: int,
+        last: int,
+        states: Tensor,
+        predictions: Tensor,
+        prefix: Tensor,
+        predict: Linearisation | None,
+    ) -> Iterator[Tensor]:
+        """x_{first+1} .. x_last, walked from the old x_first; images keep their final ones."""
         alphas = self.levels.alphas.tolist()
-        current, replayed = states[first], list(states[1 : first + 1])
+        current = states[first]
         carried = torch.zeros_like(current)
-        for i in range(first, steps):
+        for i in range(first, last):
             e = predictions[i] if predict is None or i == first else predict(i, current, carried)
             clean, noise = self.parts(i, current, e)
             carried = noise / sqrt(max(1 - alphas[i + 1], 1e-12))
             ahead = (prefix <= i).view(-1, 1, 1, 1)
             current = torch.where(ahead, sqrt(alphas[i + 1]) * clean + noise, states[i + 1])
-            replayed.append(current)
-        return torch.stack(replayed)
+            yield current
+
+
+def _span(prefix: Tensor, stop: Tensor) -> tuple[int, int]:
+    """The steps from the first to the last that some image asks for; an empty range where none does."""
+    return int(prefix.min()), int(torch.where(prefix < stop, stop, 0).max())
+
+
+def _merged(states: Tensor, replayed: Tensor, first: int, prefix: Tensor, stop: Tensor) -> Tensor:
+    """x_1 .. x_S of ``states``, with ``replayed`` x_{first+1}, ... in every image's own range."""
+    last = first + len(replayed)
+    index = torch.arange(first, last, device=states.device).view(-1, 1)
+    inside = ((index >= prefix) & (index < stop)).view(*replayed.shape[:2], 1, 1, 1)
+    kept = states[first + 1 : last + 1]
+    return torch.cat([states[1 : first + 1], torch.where(inside, replayed, kept), states[last + 1 :]])
 
 
 class ConsistencyRule(ABC):
@@ -130,30 +169,39 @@ class DDNMStep(AffineStep):
             return e
         return sqrt(1 - self.eta**2) * e + self.eta * self.noises[steps]
 
-    def replay(self, states: Tensor, predictions: Tensor, prefix: Tensor) -> Tensor:
+    def replay(
+        self, states: Tensor, predictions: Tensor, prefix: Tensor, stop: Tensor, order: int | None = None
+    ) -> Tensor:
         """The closed form: one prefix sum over the chain and one range projection of the batch (method.md, sec. 2).
 
-        With ``u_i = x_i / sqrt(a_i)`` and m the final prefix,
+        With ``u_i = x_i / sqrt(a_i)`` and m the final prefix, or the old state ``order`` before k if that is later,
         ``u_k = A+ y + P [u_m + sum_{m<=j<k} (c_j n_j - b_j e_j)] + Q [c_{k-1} n_{k-1}]``,
         where ``n_j`` is the renoising direction, ``b_j`` the noise-to-signal of state j and ``c_j`` that of j + 1.
         """
-        first, steps, images = int(prefix.min()), len(predictions), len(prefix)
-        if first >= steps:
+        first, last = _span(prefix, stop)
+        if first >= last:
             return states[1:]
         ratio = self.levels.noise_to_signal.to(states).view(-1, 1, 1, 1, 1)
         scale = self.levels.alphas.sqrt().to(states).view(-1, 1, 1, 1, 1)
-        window = slice(first, None)
+        window = slice(first, last)
         renoised = ratio[1:][window] * self._renoise(predictions[window], window)
         moves = renoised - ratio[:-1][window] * predictions[window]
-        index = torch.arange(first, steps, device=states.device).view(-1, 1)
-        ahead = (index >= prefix).view(-1, images, 1, 1, 1)
-        base = states[prefix, torch.arange(images, device=states.device)] / scale[prefix].squeeze(1)
-        drift = base + torch.where(ahead, moves, 0).cumsum(0)
+        index = torch.arange(first, last, device=states.device).view(-1, 1)
+        sums = torch.where((index >= prefix).view(*moves.shape[:2], 1, 1, 1), moves, 0).cumsum(0)
+        origin = prefix.view(1, -1) if order is None else torch.maximum(prefix, index + 1 - order)
+        base = states[origin, torch.arange(len(prefix), device=states.device)] / scale[origin].squeeze(2)
+        drift = base + sums if order is None else base + (sums - _sums_before(sums, origin - first))
         shape = drift.shape
         operator = self.operator.repeated(shape[0])
         projected = operator.range_projection((renoised - drift).flatten(0, 1)).view(shape)
-        replayed = scale[1:][window] * (self.observed + drift + projected)
-        return torch.cat([states[1 : first + 1], torch.where(ahead, replayed, states[1:][window])])
+        return _merged(states, scale[1:][window] * (self.observed + drift + projected), first, prefix, stop)
+
+
+def _sums_before(sums: Tensor, position: Tensor) -> Tensor:
+    """Inclusive sums (n, B, C, H, W) read one entry before ``position`` (n, B): zero at position 0."""
+    before = (position - 1).clamp(min=0, max=len(sums) - 1)
+    read = sums[before, torch.arange(sums.shape[1], device=sums.device)]
+    return torch.where((position > 0).view(*position.shape, 1, 1, 1), read, 0)
 
 
 @dataclass(frozen=True)

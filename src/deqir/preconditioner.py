@@ -97,13 +97,17 @@ class LearnedJacobian:
         return self.bands.filter(x, self.first_guess[i])
 
     def predict(self, i: int, x: Tensor, carried: Tensor) -> Tensor:
-        """The predicted noise in state i replayed to ``x``, of which ``carried`` is known to be noise, (B, C, H, W)."""
+        """The predicted noise in state i replayed to ``x``, of which ``carried`` is known to be noise, (B, C, H, W).
+
+        That is ``carried`` itself where the network has not looked.
+        """
         assert self.before is not None, "the model is asked before the network"
-        inputs, predictions, _ = self.before
+        inputs, predictions, evaluated = self.before
         displacement = x - inputs[i]
         linearised = predictions[i] + self.bands.filter(displacement, self.gains[i])
         linearised = linearised + self.secants.correction(i, displacement)
-        weight = self._trusted(_rms(displacement), self.noise[i].to(x.dtype)).view(-1, 1, 1, 1)
+        weight = self._trusted(_rms(displacement), self.noise[i].to(x.dtype))
+        weight = torch.where(evaluated[i] & weight.isfinite(), weight, 0).view(-1, 1, 1, 1)
         return torch.where(weight > 0, weight * linearised, 0) + (1 - weight) * carried
 
     def _trusted(self, distance: Tensor, noise: Tensor) -> Tensor:

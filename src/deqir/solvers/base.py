@@ -17,7 +17,8 @@ from torch import Tensor
 
 from deqir.errors import OptionError, ShapeError
 
-CausalMap = Callable[[Tensor, Tensor], Tensor]
+CausalMap = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``causal_map(states, prefix, stop)``: F(X) of ``states`` (S, B, ...), see ``solve``."""
 
 
 class Status(str, Enum):
@@ -33,7 +34,7 @@ class SweepReport:
     """What the loop tells a progress callback after one sweep.
 
     ``finished`` (B,) counts the final states of each image, ``residual`` (B,) is the root mean square change of the
-    last state, ``states`` (S, B, ...) is the current iterate.
+    last state (of the window, where there is one), ``states`` (S, B, ...) is the current iterate.
     """
 
     sweep: int
@@ -47,8 +48,8 @@ class Solution:
     """A solved chain. ``states`` (S, B, ...); the rest is per image.
 
     ``status`` holds B entries, ``sweeps`` and ``evaluations`` (B,) int64 count sequential sweeps and states handed to
-    the network, ``residuals`` (sweeps, B) is the history of the root mean square residual of the last state, NaN after
-    the image was done; ``finished`` (sweeps, B) the history of its final prefix.
+    the network, ``residuals`` (sweeps, B) is the history of the root mean square residual of the last state (of the
+    window, where there is one), NaN after the image was done; ``finished`` (sweeps, B) the history of its final prefix.
     """
 
     states: Tensor
@@ -66,21 +67,34 @@ class Solution:
 
 @dataclass(frozen=True)
 class FixedPointSolver(ABC):
-    """A rule that proposes the next iterate; ``max_sweeps`` None allows the S sweeps that always suffice."""
+    """A rule that proposes the next iterate; ``max_sweeps`` None allows the S sweeps that always suffice.
+
+    ``window`` bounds the states of an image that one sweep hands to the network (None: all): those right after its
+    final prefix, over which the window slides (ParaDiGMS, arXiv 2305.16317). States that enter it keep their value of
+    the start, or with ``carry``, as published, take that of the last state which was inside.
+    """
 
     max_sweeps: int | None = None
+    window: int | None = None
+    carry: bool = False
 
     def __post_init__(self) -> None:
         if self.max_sweeps is not None and self.max_sweeps < 1:
             raise OptionError(f"max_sweeps is {self.max_sweeps}; choose at least 1")
+        if self.window is not None and self.window < 1:
+            raise OptionError(f"window is {self.window}; choose at least 1 state")
 
     @abstractmethod
     def init(self, start: Tensor) -> Any:
         """The solver's memory before the first sweep from ``start`` (S, B, ...)."""
 
     @abstractmethod
-    def propose(self, states: Tensor, images: Tensor, memory: Any) -> tuple[Tensor, Any]:
-        """The next iterate and memory from ``states`` X and ``images`` F(X), both (S, B, ...)."""
+    def propose(self, states: Tensor, images: Tensor, memory: Any, active: Tensor) -> tuple[Tensor, Any]:
+        """The next iterate and memory from ``states`` X and ``images`` F(X), both (S, B, ...).
+
+        ``active`` (S, B) is true where a state is not final, is inside the window, and F(X) came out finite. The
+        proposal is used there alone, and there where it is finite.
+        """
 
 
 def solve(
@@ -90,27 +104,33 @@ def solve(
     tolerances: Tensor,
     progress: Callable[[SweepReport], None] | None = None,
 ) -> Solution:
-    """Solve ``X = causal_map(X, prefix)`` from ``start`` (S, B, ...).
+    """Solve ``X = causal_map(X, prefix, stop)`` from ``start`` (S, B, ...).
 
-    ``causal_map`` keeps the first ``prefix[b]`` entries of image b and recomputes the others. ``tolerances`` (S,)
-    bounds the root mean square residual at which an entry, all before it being final, becomes final too. Once final,
-    an entry is never touched again; the first entry after the final prefix always takes F(X) unmixed, which is exact.
+    ``causal_map`` keeps the first ``prefix[b]`` entries of image b, recomputes those before ``stop[b]``, and returns
+    the rest as it likes best for a start: unchanged, as a rule. Both are (B,) int64; ``stop`` is S without a window.
+    ``tolerances`` (S,) bounds the root mean square residual at which an entry, all before it being final, becomes final
+    too. Once final, an entry is never touched again; the first entry after the final prefix always takes F(X) unmixed,
+    which is exact. Raises ShapeError where ``start`` and ``tolerances`` do not fit.
     """
     if start.ndim < 2 or tolerances.shape != start.shape[:1]:
         raise ShapeError(
             f"start {tuple(start.shape)} and tolerances {tuple(tolerances.shape)} must share S, their length"
         )
-    loop = _Loop(start, tolerances)
+    loop = _Loop(start, tolerances, solver.window or len(start))
     memory = solver.init(start)
     limit = min(len(start), solver.max_sweeps or len(start))
     while loop.sweep < limit and not loop.done:
-        images = loop.advance(causal_map(loop.states, loop.prefix))
+        stop = loop.stop
+        images = loop.advance(causal_map(loop.states, loop.prefix, stop), stop)
         if loop.done:
             loop.states = images
         else:
-            proposed, memory = solver.propose(loop.states, images, memory)
-            usable = loop.beyond_prefix & proposed.isfinite()
+            active = loop.between(loop.prefix, stop) & loop.finite
+            proposed, memory = solver.propose(loop.states, images, memory, active)
+            usable = loop.per_value(active) & proposed.isfinite()
             loop.states = torch.where(usable, proposed, images)
+            if solver.carry:
+                loop.carry(stop)
         if progress is not None:
             progress(SweepReport(loop.sweep, loop.prefix.cpu(), loop.residuals[-1], loop.states))
     return loop.solution()
@@ -119,12 +139,13 @@ def solve(
 class _Loop:
     """The bookkeeping of one solve: iterate, final prefix, counts and histories."""
 
-    def __init__(self, start: Tensor, tolerances: Tensor):
-        self.states = start
+    def __init__(self, start: Tensor, tolerances: Tensor, window: int):
+        self.states, self.window = start, window
         self.length, self.batch = start.shape[:2]
         self.tolerances = tolerances.to(device=start.device, dtype=torch.float64).view(-1, 1)
         self.prefix = torch.zeros(self.batch, dtype=torch.long, device=start.device)
         self.failed = torch.zeros(self.batch, dtype=torch.bool, device=start.device)
+        self.finite = torch.ones(start.shape[:2], dtype=torch.bool, device=start.device)
         self.sweeps, self.evaluations = torch.zeros_like(self.prefix), torch.zeros_like(self.prefix)
         self.sweep = 0
         self.residuals: list[Tensor] = []
@@ -135,24 +156,45 @@ class _Loop:
         return bool((self.prefix >= self.length).all())
 
     @property
-    def beyond_prefix(self) -> Tensor:
-        index = torch.arange(self.length, device=self.prefix.device).view(-1, 1)
-        return (index >= self.prefix).view(self.length, self.batch, *[1] * (self.states.ndim - 2))
+    def stop(self) -> Tensor:
+        """The end of every image's window, (B,)."""
+        return (self.prefix + self.window).clamp(max=self.length)
 
-    def advance(self, images: Tensor) -> Tensor:
+    @property
+    def index(self) -> Tensor:
+        """The number of every state, (S, 1)."""
+        return torch.arange(self.length, device=self.prefix.device).view(-1, 1)
+
+    def between(self, first: Tensor, stop: Tensor) -> Tensor:
+        """The states ``first[b]`` .. ``stop[b]`` - 1 of every image, (S, B)."""
+        return (self.index >= first) & (self.index < stop)
+
+    def per_value(self, flags: Tensor) -> Tensor:
+        """Flags (S, B) in a shape that broadcasts over the states."""
+        return flags.view(self.length, self.batch, *[1] * (self.states.ndim - 2))
+
+    def carry(self, stop: Tensor) -> None:
+        """States that enter the window, from ``stop`` on, take the value of the last one inside."""
+        entering = self.between(stop, torch.where(self.prefix < self.length, self.stop, stop))
+        last = self.states[stop - 1, torch.arange(self.batch, device=stop.device)]
+        self.states = torch.where(self.per_value(entering), last, self.states)
+
+    def advance(self, images: Tensor, stop: Tensor) -> Tensor:
         """Take F(X) in: count, measure, extend the final prefix. Returns F(X) with unusable values replaced by X's."""
         active = self.prefix < self.length
         self.sweep += 1
         self.sweeps += active.long()
-        self.evaluations += self.length - self.prefix
+        self.evaluations += stop - self.prefix
         finite = images.isfinite()
         images = torch.where(finite, images, self.states)
-        exact_is_finite = self._at_prefix(finite.flatten(2).all(2))
+        self.finite = finite.flatten(2).all(2)
+        exact_is_finite = self._at_prefix(self.finite)
         norms = (images - self.states).double().flatten(2).square().mean(2).sqrt()
-        within = (norms <= self.tolerances) & finite.flatten(2).all(2)
+        within = (norms <= self.tolerances) & self.finite & (self.index < stop)
         self.failed |= active & ~exact_is_finite
         self.prefix = torch.where(self.failed, self.length, self._extended(within, active))
-        self.residuals.append(torch.where(active, norms[-1], torch.nan).cpu())
+        last = norms.gather(0, stop.view(1, -1) - 1)[0]
+        self.residuals.append(torch.where(active, last, torch.nan).cpu())
         self.finished.append(self.prefix.cpu())
         return images
 
@@ -162,8 +204,7 @@ class _Loop:
 
     def _extended(self, within: Tensor, active: Tensor) -> Tensor:
         """The new prefix: the exact entry is final, and so are those after it that are all within tolerance."""
-        index = torch.arange(self.length, device=within.device).view(-1, 1)
-        final = (within | (index <= self.prefix)).long().cumprod(0).sum(0)
+        final = (within | (self.index <= self.prefix)).long().cumprod(0).sum(0)
         return torch.where(active, final, self.prefix)
 
     def solution(self) -> Solution:
