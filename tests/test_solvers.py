@@ -119,6 +119,18 @@ def test_an_overflow_on_the_way_does_not_spoil_the_answer(solver):
     torch.testing.assert_close(solution.states, serial_answer(9).float())
 
 
+@pytest.mark.parametrize("solver", EACH, ids=repr)
+def test_an_entry_that_has_not_heard_of_its_predecessor_is_not_final(solver):
+    """x_{k+1} = x_k with x_0 = 5, from zeros: after one sweep only the first entry has moved at all."""
+
+    def constant(states, prefix, stop):
+        fresh = torch.cat([torch.full_like(states[:1], 5), states[:-1]])
+        return torch.where((torch.arange(6).view(-1, 1) >= prefix)[..., None], fresh, states)
+
+    solution = solve(solver, constant, torch.zeros(6, 1, 1, dtype=torch.float64), torch.full((6,), 1e-6))
+    torch.testing.assert_close(solution.states, torch.full((6, 1, 1), 5.0, dtype=torch.float64))
+
+
 def test_weights_of_degenerate_residuals():
     everything = torch.ones(1, 1, 3, dtype=torch.bool)
     equal = mixing_weights(torch.ones(1, 1, 3, 3, dtype=torch.float64), everything, 0.0, latest=2)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from conftest import SHAPE, SmoothDenoiser, all_operators, causal_map, make_chain, serial_answer
+from conftest import SmoothDenoiser, all_operators, causal_map, make_chain, serial_answer
 from deqir.equilibrium import solve_equilibrium
 from deqir.preconditioner import BandedSecant
 from deqir.solvers import Anderson, Picard, TriangularAnderson, solve
@@ -134,8 +134,8 @@ def test_an_image_does_not_depend_on_the_others_in_its_batch(first):
     assert together.sweeps[1] < together.sweeps[0]
 
 
-def test_it_needs_fewer_sweeps_than_picard_on_a_smooth_chain():
-    chain = make_chain(SmoothDenoiser(), OPERATORS["inpaint"], 0.0, steps=50)
-    picard, triangular = (solve_equilibrium(chain, s, 0.05) for s in (Picard(), TriangularAnderson()))
-    assert (triangular.sweeps <= picard.sweeps).all()
-    assert triangular.value.shape == (2, *SHAPE)
+def test_it_needs_fewer_sweeps_than_picard_on_a_noisy_chain():
+    chain = make_chain(SmoothDenoiser(), OPERATORS["inpaint"], 0.85, steps=50)
+    picard, triangular = (solve_equilibrium(chain, s, 0.5) for s in (Picard(), TriangularAnderson()))
+    assert (triangular.sweeps < picard.sweeps).all()
+    assert (triangular.evaluations < picard.evaluations).all()

@@ -119,6 +119,17 @@ def test_entering_states_take_the_last_value_inside_where_carried(make):
     assert end == 7
 
 
+def test_proposals_are_asked_for_beyond_the_prefix_and_inside_the_window_only():
+    class Spy(Picard):
+        def propose(self, states, images, memory, active):
+            asked.append(active[:, 0].tolist())
+            return super().propose(states, images, memory, active)
+
+    asked = []
+    solve(Spy(window=3), causal_map, torch.full((6, 1, 1), 3.0, dtype=DOUBLE), torch.zeros(6))
+    assert asked == [[n < k < n + 3 for k in range(6)] for n in range(5)]
+
+
 @pytest.mark.parametrize("make", [Anderson, TriangularAnderson])
 def test_a_state_that_just_entered_is_not_mixed(make):
     """State 3 enters in the second sweep: its first proposal is F(X), its second mixes two entries, not three."""
@@ -163,6 +174,7 @@ def test_a_failing_image_fails_where_it_breaks():
     assert solution.status == (Status.CONVERGED, Status.NON_FINITE)
     torch.testing.assert_close(solution.states[:, :1], serial_answer(9))
     assert solution.states.isfinite().all()
+    assert (solution.states[7:, 1] == 0).all()
 
 
 def direct_replay(chain, states, predictions, prefix, stop, order):
@@ -200,6 +212,15 @@ def test_every_order_ends_in_the_serial_answer(make, order):
     torch.testing.assert_close(solution.states, serial_states(chain), rtol=1e-9, atol=1e-9)
     windowed = solve_equilibrium(chain, make(window=3), tolerance=0.0, preconditioner=BandedSecant())
     torch.testing.assert_close(windowed.states, serial_states(chain), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, 2, 5, 20])
+@pytest.mark.parametrize("make", SOLVERS)
+def test_every_order_meets_the_tolerance(make, order):
+    chain = make_chain(SmoothDenoiser(), OPERATORS["sr"], 0.85, steps=40, order=order)
+    solution = solve_equilibrium(chain, make(), 0.5)
+    difference = (solution.value - chain.sample()).square().mean((1, 2, 3)).sqrt() * 127.5
+    assert (difference <= 2 * 0.5).all()
 
 
 def test_an_order_of_all_steps_is_the_plain_sweep():

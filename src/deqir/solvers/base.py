@@ -108,9 +108,9 @@ def solve(
 
     ``causal_map`` keeps the first ``prefix[b]`` entries of image b, recomputes those before ``stop[b]``, and returns
     the rest as it likes best for a start: unchanged, as a rule. Both are (B,) int64; ``stop`` is S without a window.
-    ``tolerances`` (S,) bounds the root mean square residual at which an entry, all before it being final, becomes final
-    too. Once final, an entry is never touched again; the first entry after the final prefix always takes F(X) unmixed,
-    which is exact. Raises ShapeError where ``start`` and ``tolerances`` do not fit.
+    ``tolerances`` (S,) bounds the root mean square residual at which an entry, all before it being final or within
+    theirs, becomes final too. Once final, an entry is never touched again; the first entry after the final prefix
+    always takes F(X) unmixed, which is exact. Raises ShapeError where ``start`` and ``tolerances`` do not fit.
     """
     if start.ndim < 2 or tolerances.shape != start.shape[:1]:
         raise ShapeError(
@@ -203,9 +203,12 @@ class _Loop:
         return flags.gather(0, position.view(1, -1))[0]
 
     def _extended(self, within: Tensor, active: Tensor) -> Tensor:
-        """The new prefix: the exact entry is final, and so are those after it that are all within tolerance."""
-        final = (within | (self.index <= self.prefix)).long().cumprod(0).sum(0)
-        return torch.where(active, final, self.prefix)
+        """The new prefix: the exact entry is final, and, if it is within tolerance, so are those after it that all are.
+
+        An entry after one that has moved further was computed from what no longer holds, however little it moved.
+        """
+        run = (within | (self.index < self.prefix)).long().cumprod(0).sum(0)
+        return torch.where(active, torch.maximum(run, self.prefix + 1), self.prefix)
 
     def solution(self) -> Solution:
         unfinished = self.prefix < self.length
