@@ -51,13 +51,15 @@ class Restoration:
 
     ``image`` (B, C, H, W) lies nominally in [0, 1]; it is not clipped, so that it agrees with the observation.
     ``status`` per image; ``residuals`` (sweeps, B): the change of the restored image in each sweep, root mean square
-    in grey levels of 0..255 (empty for a serial chain); ``measurement_error`` (B,): root mean square of A x - y.
+    in grey levels of 0..255 (empty for a serial chain); ``estimated_error`` (B,): how far the image is thought to be from
+    the serial chain's, root mean square in grey levels (0: exact); ``measurement_error`` (B,): that of A x - y.
     """
 
     image: Tensor
     status: tuple[Status, ...]
     stats: Statistics
     residuals: Tensor
+    estimated_error: Tensor
     measurement_error: Tensor
 
 
@@ -168,7 +170,8 @@ class Restorer:
             chain.batcher.halvings,
         )
         error = (self.operator.forward(image) - y).flatten(1).square().mean(1).sqrt()
-        return Restoration(image, solution.status, stats, solution.residuals * GREY_LEVELS_PER_UNIT, error)
+        residuals, estimated = (part * GREY_LEVELS_PER_UNIT for part in (solution.residuals, solution.errors))
+        return Restoration(image, solution.status, stats, residuals, estimated, error)
 
     def _chain(self, y: Tensor, shape: tuple[int, int, int], seeds: list[int]) -> SamplingChain:
         """The chain in [-1, 1] units; a grey image under a colour prior travels as three equal observations."""
@@ -257,7 +260,7 @@ def _serial(chain: SamplingChain, watch: _Watch) -> Solution:
     status = tuple(Status.CONVERGED if good else Status.NON_FINITE for good in finite)
     counts = torch.full((chain.image_count,), len(chain))
     empty = torch.empty(0, chain.image_count)
-    return Solution(image[None], status, counts, counts, empty, empty.long())
+    return Solution(image[None], status, counts, counts, empty, empty.long(), torch.zeros(chain.image_count))
 
 
 @dataclass(frozen=True)

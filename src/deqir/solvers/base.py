@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from deqir.errors import OptionError, ShapeError
+from deqir.solvers.stopping import estimate_error
 
 CausalMap = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``causal_map(states, prefix, stop)``: F(X) of ``states`` (S, B, ...), see ``solve``."""
@@ -50,6 +51,8 @@ class Solution:
     ``status`` holds B entries, ``sweeps`` and ``evaluations`` (B,) int64 count sequential sweeps and states handed to
     the network, ``residuals`` (sweeps, B) is the history of the root mean square residual of the last state (of the
     window, where there is one), NaN after the image was done; ``finished`` (sweeps, B) the history of its final prefix.
+    ``errors`` (B,) float64 is the estimated root mean square distance of the last state to the serial answer: 0 where
+    it is exact, infinite where it is not known.
     """
 
     states: Tensor
@@ -58,6 +61,7 @@ class Solution:
     evaluations: Tensor
     residuals: Tensor
     finished: Tensor
+    errors: Tensor
 
     @property
     def value(self) -> Tensor:
@@ -103,12 +107,15 @@ def solve(
     start: Tensor,
     tolerances: Tensor,
     progress: Callable[[SweepReport], None] | None = None,
+    extrapolate: bool = True,
 ) -> Solution:
     """Solve ``X = causal_map(X, prefix, stop)`` from ``start`` (S, B, ...).
 
     ``causal_map`` keeps the first ``prefix[b]`` entries of image b, recomputes those before ``stop[b]``, and returns
     the rest as it likes best for a start: unchanged, as a rule. Both are (B,) int64; ``stop`` is S without a window.
-    ``tolerances`` (S,) bounds the root mean square residual at which an entry, all before it being final or within
+    With ``extrapolate``, the solve of an image ends when the estimated error of its last entry is within the last
+    tolerance, see ``estimate_error``; that is for maps that carry a change through all entries in one sweep.
+    ``tolerances`` (S,) also bounds the root mean square residual at which an entry, all before it being final or within
     theirs, becomes final too. Once final, an entry is never touched again; the first entry after the final prefix
     always takes F(X) unmixed, which is exact. Raises ShapeError where ``start`` and ``tolerances`` do not fit.
     """
@@ -116,7 +123,7 @@ def solve(
         raise ShapeError(
             f"start {tuple(start.shape)} and tolerances {tuple(tolerances.shape)} must share S, their length"
         )
-    loop = _Loop(start, tolerances, solver.window or len(start))
+    loop = _Loop(start, tolerances, solver.window or len(start), extrapolate)
     memory = solver.init(start)
     limit = min(len(start), solver.max_sweeps or len(start))
     while loop.sweep < limit and not loop.done:
@@ -132,15 +139,15 @@ def solve(
             if solver.carry:
                 loop.carry(stop)
         if progress is not None:
-            progress(SweepReport(loop.sweep, loop.prefix.cpu(), loop.residuals[-1], loop.states))
+            progress(SweepReport(loop.sweep, loop.prefix.cpu(), loop.residuals[-1].cpu(), loop.states))
     return loop.solution()
 
 
 class _Loop:
     """The bookkeeping of one solve: iterate, final prefix, counts and histories."""
 
-    def __init__(self, start: Tensor, tolerances: Tensor, window: int):
-        self.states, self.window = start, window
+    def __init__(self, start: Tensor, tolerances: Tensor, window: int, extrapolate: bool):
+        self.states, self.window, self.extrapolate = start, window, extrapolate
         self.length, self.batch = start.shape[:2]
         self.tolerances = tolerances.to(device=start.device, dtype=torch.float64).view(-1, 1)
         self.prefix = torch.zeros(self.batch, dtype=torch.long, device=start.device)
@@ -148,7 +155,9 @@ class _Loop:
         self.finite = torch.ones(start.shape[:2], dtype=torch.bool, device=start.device)
         self.sweeps, self.evaluations = torch.zeros_like(self.prefix), torch.zeros_like(self.prefix)
         self.sweep = 0
+        self.errors = torch.full_like(self.prefix, torch.inf, dtype=torch.float64)
         self.residuals: list[Tensor] = []
+        self.lasts: list[Tensor] = []
         self.finished: list[Tensor] = []
 
     @property
@@ -194,9 +203,21 @@ class _Loop:
         self.failed |= active & ~exact_is_finite
         self.prefix = torch.where(self.failed, self.length, self._extended(within, active))
         last = norms.gather(0, stop.view(1, -1) - 1)[0]
-        self.residuals.append(torch.where(active, last, torch.nan).cpu())
+        self.residuals.append(torch.where(active, last, torch.nan))
+        self._judge(active, stop == self.length, norms)
         self.finished.append(self.prefix.cpu())
         return images
+
+    def _judge(self, active: Tensor, reached: Tensor, norms: Tensor) -> None:
+        """Estimate the error of the last state; end the solve of images where it is within its tolerance."""
+        self.lasts.append(torch.where(reached & self.extrapolate, norms[-1], torch.inf))
+        estimated = estimate_error(self.lasts, norms.amax(0))
+        complete = self.prefix >= self.length
+        known = torch.where(complete & ~estimated.isfinite(), norms[-1], estimated)
+        known = torch.where(self.sweeps == self.length, 0.0, known)
+        self.errors = torch.where(active & ~self.failed, known, self.errors)
+        accepted = active & ~self.failed & (known <= self.tolerances[-1])
+        self.prefix = torch.where(accepted, self.length, self.prefix)
 
     def _at_prefix(self, flags: Tensor) -> Tensor:
         position = self.prefix.clamp(max=self.length - 1)
@@ -221,6 +242,7 @@ class _Loop:
             status,
             self.sweeps.cpu(),
             self.evaluations.cpu(),
-            torch.stack(self.residuals),
+            torch.stack(self.residuals).cpu(),
             torch.stack(self.finished),
+            self.errors.cpu(),
         )
