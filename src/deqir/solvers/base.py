@@ -132,12 +132,7 @@ def solve(
         if loop.done:
             loop.states = images
         else:
-            active = loop.between(loop.prefix, stop) & loop.finite
-            proposed, memory = solver.propose(loop.states, images, memory, active)
-            usable = loop.per_value(active) & proposed.isfinite()
-            loop.states = torch.where(usable, proposed, images)
-            if solver.carry:
-                loop.carry(stop)
+            memory = loop.move(solver, images, memory, stop)
         if progress is not None:
             progress(SweepReport(loop.sweep, loop.prefix.cpu(), loop.residuals[-1].cpu(), loop.states))
     return loop.solution()
@@ -181,6 +176,15 @@ class _Loop:
     def per_value(self, flags: Tensor) -> Tensor:
         """Flags (S, B) in a shape that broadcasts over the states."""
         return flags.view(self.length, self.batch, *[1] * (self.states.ndim - 2))
+
+    def move(self, solver: FixedPointSolver, images: Tensor, memory: Any, stop: Tensor) -> Any:
+        """Take what the solver proposes where that may be used, F(X) elsewhere; returns the solver's memory."""
+        active = self.between(self.prefix, stop) & self.finite
+        proposed, memory = solver.propose(self.states, images, memory, active)
+        self.states = torch.where(self.per_value(active) & proposed.isfinite(), proposed, images)
+        if solver.carry:
+            self.carry(stop)
+        return memory
 
     def carry(self, stop: Tensor) -> None:
         """States that enter the window, from ``stop`` on, take the value of the last one inside."""

@@ -13,7 +13,7 @@ from deqir.solvers.history import History
 
 @dataclass(frozen=True)
 class TriangularAnderson(Anderson):
-    """Anderson acceleration with block triangular mixing (ParaTAA, arXiv 2402.09970, section 3.2).
+    """Anderson acceleration with block triangular mixing (ParaTAA, arXiv 2402.09970).
 
     The weights of state k minimise the mixed residual of the states up to k, from the first that is not final on:
     more equations for the same few unknowns than in ``Anderson``, and still no state depends on a later one.
