@@ -15,14 +15,14 @@ from deqir.solvers import CausalMap, FixedPointSolver, Solution, SweepReport, so
 GREY_LEVELS_PER_UNIT = 255 / 2
 """Grey levels of an 8-bit image per unit of the chain, whose images lie in [-1, 1]."""
 
-FINAL = 0.1
+FINAL = 0.3
 """The share of the image's tolerance within which a state before it becomes final."""
 
 
 def state_tolerances(steps: int, grey_levels: float) -> Tensor:
     """The residual, root mean square in chain units, at which each of the S states may become final.
 
-    The restored image, the last state, may be off by the tolerance itself. The others become final at a tenth of it:
+    The restored image, the last state, may be off by the tolerance itself. The others become final at a third of it:
     what is left of a state's error then stays in it, and later states add to it. Every state has unit scale
     (``sqrt(a_k) image + sqrt(1 - a_k) noise``), and a change of x_k reaches the image with a gain of about
     ``std / sqrt(a_k std^2 + 1 - a_k)`` for images of standard deviation ``std``, at most 1 for ``std <= 1``.
@@ -49,9 +49,10 @@ def solve_equilibrium(
     OptionError where an option is out of its range.
     """
     sweep: CausalMap = chain.sweep
+    horizon = None
     if preconditioner is not None:
         jacobian = preconditioner.start(chain.step.levels, chain.initial_noise)
-        sweep = chain.preconditioned_sweep(jacobian)
+        sweep, horizon = chain.preconditioned_sweep(jacobian), jacobian.horizon
         start = chain.model_start(jacobian) if start is None else start
     first = chain.repeated_noise_start() if start is None else start
-    return solve(solver, sweep, first, state_tolerances(len(chain), tolerance), progress, chain.order is None)
+    return solve(solver, sweep, first, state_tolerances(len(chain), tolerance), progress, chain.order is None, horizon)

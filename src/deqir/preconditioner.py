@@ -34,7 +34,8 @@ class BandedSecant:
     can have. The last ``directions`` changes are then matched exactly (a multi-secant update, damped by ``ridge``).
 
     ``reach`` is the trust region: a displacement of ``reach`` times the state's noise level has w = 1/2.
-    ``start_variance`` replaces ``variance`` in the first guess of the chain.
+    ``start_variance`` replaces ``variance`` in the first guess of the chain, which is taken to be off by
+    ``start_error``. States from the first on whose w fell below ``worth`` are not evaluated in the next sweep.
     """
 
     bands: int = 8
@@ -42,10 +43,12 @@ class BandedSecant:
     trust: float = 0.01
     variance: float = 0.2
     corner: float = 1 / 64
-    directions: int = 2
+    directions: int = 3
     ridge: float = 0.01
     reach: float = 0.4
     start_variance: float = 0.1
+    start_error: float = 0.1
+    worth: float = 0.1
 
     def __post_init__(self) -> None:
         if self.bands < 1:
@@ -84,6 +87,13 @@ class LearnedJacobian:
         self.squares = torch.zeros_like(self.gains)
         self.secants = SecantMemory(settings.directions, settings.ridge)
         self.before: tuple[Tensor, Tensor, Tensor] | None = None
+        expected = self._trusted(self.noise.new_tensor(settings.start_error), self.noise)
+        self.weights = expected.view(-1, 1).repeat(1, len(like))
+
+    def horizon(self, prefix: Tensor) -> Tensor:
+        """The first state behind ``prefix`` (B,) that moved too far to be worth evaluating yet, (B,) int64."""
+        final = torch.arange(len(self.weights), device=prefix.device).view(-1, 1) <= prefix
+        return (final | (self.weights >= self.settings.worth)).long().cumprod(0).sum(0)
 
     def _gaussian(self, variances: Tensor, variance: float) -> Tensor:
         """The gains of the exact denoiser of Gaussian images, (S, 1, bands)."""
@@ -107,6 +117,7 @@ class LearnedJacobian:
         linearised = predictions[i] + self.bands.filter(displacement, self.gains[i])
         linearised = linearised + self.secants.correction(i, displacement)
         weight = self._trusted(_rms(displacement), self.noise[i].to(x.dtype))
+        self.weights[i] = weight.nan_to_num(0)
         weight = torch.where(evaluated[i] & weight.isfinite(), weight, 0).view(-1, 1, 1, 1)
         return torch.where(weight > 0, weight * linearised, 0) + (1 - weight) * carried
 

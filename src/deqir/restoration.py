@@ -51,8 +51,8 @@ class Restoration:
 
     ``image`` (B, C, H, W) lies nominally in [0, 1]; it is not clipped, so that it agrees with the observation.
     ``status`` per image; ``residuals`` (sweeps, B): the change of the restored image in each sweep, root mean square
-    in grey levels of 0..255 (empty for a serial chain); ``estimated_error`` (B,): how far the image is thought to be from
-    the serial chain's, root mean square in grey levels (0: exact); ``measurement_error`` (B,): that of A x - y.
+    in grey levels of 0..255 (empty for a serial chain); ``estimated_error`` (B,): how far the image is thought to be
+    from the serial chain's, root mean square in grey levels (0: exact); ``measurement_error`` (B,): that of A x - y.
     """
 
     image: Tensor

@@ -108,6 +108,7 @@ def solve(
     tolerances: Tensor,
     progress: Callable[[SweepReport], None] | None = None,
     extrapolate: bool = True,
+    horizon: Callable[[Tensor], Tensor] | None = None,
 ) -> Solution:
     """Solve ``X = causal_map(X, prefix, stop)`` from ``start`` (S, B, ...).
 
@@ -115,6 +116,8 @@ def solve(
     the rest as it likes best for a start: unchanged, as a rule. Both are (B,) int64; ``stop`` is S without a window.
     With ``extrapolate``, the solve of an image ends when the estimated error of its last entry is within the last
     tolerance, see ``estimate_error``; that is for maps that carry a change through all entries in one sweep.
+    ``horizon(prefix)`` says before each sweep from which entry on (B,) it is not worth evaluating yet; the map then
+    recomputes the entries beyond ``stop`` in its own way.
     ``tolerances`` (S,) also bounds the root mean square residual at which an entry, all before it being final or within
     theirs, becomes final too. Once final, an entry is never touched again; the first entry after the final prefix
     always takes F(X) unmixed, which is exact. Raises ShapeError where ``start`` and ``tolerances`` do not fit.
@@ -123,7 +126,7 @@ def solve(
         raise ShapeError(
             f"start {tuple(start.shape)} and tolerances {tuple(tolerances.shape)} must share S, their length"
         )
-    loop = _Loop(start, tolerances, solver.window or len(start), extrapolate)
+    loop = _Loop(start, tolerances, solver.window or len(start), extrapolate, horizon)
     memory = solver.init(start)
     limit = min(len(start), solver.max_sweeps or len(start))
     while loop.sweep < limit and not loop.done:
@@ -141,8 +144,15 @@ def solve(
 class _Loop:
     """The bookkeeping of one solve: iterate, final prefix, counts and histories."""
 
-    def __init__(self, start: Tensor, tolerances: Tensor, window: int, extrapolate: bool):
-        self.states, self.window, self.extrapolate = start, window, extrapolate
+    def __init__(
+        self,
+        start: Tensor,
+        tolerances: Tensor,
+        window: int,
+        extrapolate: bool,
+        horizon: Callable[[Tensor], Tensor] | None,
+    ):
+        self.states, self.window, self.extrapolate, self.horizon = start, window, extrapolate, horizon
         self.length, self.batch = start.shape[:2]
         self.tolerances = tolerances.to(device=start.device, dtype=torch.float64).view(-1, 1)
         self.prefix = torch.zeros(self.batch, dtype=torch.long, device=start.device)
@@ -162,7 +172,11 @@ class _Loop:
     @property
     def stop(self) -> Tensor:
         """The end of every image's window, (B,)."""
-        return (self.prefix + self.window).clamp(max=self.length)
+        stop = (self.prefix + self.window).clamp(max=self.length)
+        if self.horizon is None:
+            return stop
+        next_one = (self.prefix + 1).clamp(max=self.length)
+        return torch.maximum(torch.minimum(stop, self.horizon(self.prefix).to(stop)), next_one)
 
     @property
     def index(self) -> Tensor:
@@ -214,13 +228,14 @@ class _Loop:
 
     def _judge(self, active: Tensor, reached: Tensor, norms: Tensor) -> None:
         """Estimate the error of the last state; end the solve of images where it is within its tolerance."""
-        self.lasts.append(torch.where(reached & self.extrapolate, norms[-1], torch.inf))
+        follows = reached | (self.horizon is not None)
+        self.lasts.append(torch.where(follows & self.extrapolate, norms[-1], torch.inf))
         estimated = estimate_error(self.lasts, norms.amax(0))
         complete = self.prefix >= self.length
         known = torch.where(complete & ~estimated.isfinite(), norms[-1], estimated)
         known = torch.where(self.sweeps == self.length, 0.0, known)
         self.errors = torch.where(active & ~self.failed, known, self.errors)
-        accepted = active & ~self.failed & (known <= self.tolerances[-1])
+        accepted = active & reached & ~self.failed & (known <= self.tolerances[-1])
         self.prefix = torch.where(accepted, self.length, self.prefix)
 
     def _at_prefix(self, flags: Tensor) -> Tensor:
