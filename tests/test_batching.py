@@ -44,10 +44,10 @@ def test_every_state_keeps_its_place_whatever_fits(count, room, max_batch):
 @pytest.mark.parametrize("room", [1, 3, 8])
 def test_a_chain_gives_the_same_with_little_memory(room):
     plain, cramped = make_chain(SmoothDenoiser(), OPERATOR, 0.85), make_chain(Cramped(room=room), OPERATOR, 0.85)
-    prefix = torch.tensor([0, 4])
-    expected = plain.sweep(plain.repeated_noise_start(), prefix)
+    ends = (torch.tensor([0, 4]), torch.tensor([10, 10]))
+    expected = plain.sweep(plain.repeated_noise_start(), *ends)
     for _ in range(2):
-        swept = cramped.sweep(cramped.repeated_noise_start(), prefix)
+        swept = cramped.sweep(cramped.repeated_noise_start(), *ends)
         torch.testing.assert_close(swept, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(cramped.sample(), plain.sample(), rtol=1e-12, atol=1e-12)
     calls = cramped.denoiser.calls

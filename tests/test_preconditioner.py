@@ -109,20 +109,20 @@ def test_secants_reproduce_what_they_remember_and_leave_the_rest():
     pairs = [[torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2)] for _ in range(3)]
     for moved, changed in pairs:
         memory.push(moved, changed)
-    memory.prepare(lambda moved: 3 * moved)
     for moved, changed in pairs[1:]:
-        torch.testing.assert_close(memory.correction(2, moved[2]), (changed - 3 * moved)[2], rtol=1e-6, atol=1e-6)
+        moves = memory.directions(2)
+        found = memory.correction(2, moved[2], moves, 3 * moves)
+        torch.testing.assert_close(found, (changed - 3 * moved)[2], rtol=1e-6, atol=1e-6)
     flat = torch.stack([moved[2].flatten(1) for moved, _ in pairs[1:]], 1)
     other = torch.randn(2, 90, 1, dtype=torch.float64, generator=generator)
     other = other - flat.mT @ torch.linalg.solve(flat @ flat.mT, flat @ other)
-    assert memory.correction(2, other.view(2, *shape[2:])).abs().max() < 1e-6
+    assert memory.correction(2, other.view(2, *shape[2:]), moves, 3 * moves).abs().max() < 1e-6
 
 
-def test_no_secants_no_correction():
+def test_a_memory_of_size_zero_remembers_nothing():
     memory = SecantMemory(0, 0.01)
     memory.push(torch.ones(2, 1, 1, 2, 2), torch.ones(2, 1, 1, 2, 2))
-    memory.prepare(lambda moved: moved)
-    assert not memory.correction(0, torch.ones(1, 1, 2, 2)).any()
+    assert memory.directions(0) is None
 
 
 def test_gains_stay_within_their_bounds_and_finite():

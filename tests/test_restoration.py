@@ -232,3 +232,54 @@ def test_public_names_resolve():
         assert getattr(deqir, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         deqir.nothing  # noqa: B018
+
+
+def kept(prior, operator, **options):
+    return Restorer(prior, operator, steps=30, dtype="float64", keep_trajectory=True, **options)
+
+
+@pytest.mark.parametrize("solver", ["picard", "anderson", "triangular", "preconditioned"])
+def test_a_start_from_the_answer_is_confirmed_at_once_and_changes_nothing(solver):
+    prior, operator = SmoothDenoiser(), operators.SuperResolution(2)
+    y = torch.rand(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    serial = kept(prior, operator, solver="serial").restore(y)
+    assert serial.trajectory.shape == (30, 2, 3, 8, 8)
+    torch.testing.assert_close((serial.trajectory[-1] + 1) / 2, serial.image)
+    warm = kept(prior, operator, solver=solver).restore(y, start=serial.trajectory)
+    assert warm.stats.sweeps == (1, 1)
+    torch.testing.assert_close(warm.image, serial.image, rtol=0, atol=1e-6)
+
+
+def test_a_start_from_a_neighbouring_problem_saves_sweeps():
+    prior, operator = SmoothDenoiser(), operators.SuperResolution(2)
+    generator = torch.Generator().manual_seed(0)
+    y = torch.rand(1, 3, 4, 4, dtype=torch.float64, generator=generator)
+    near = y + 0.005 * torch.randn(y.shape, dtype=torch.float64, generator=generator)
+    restorer = kept(prior, operator, solver="preconditioned")
+    cold, warm = restorer.restore(near), restorer.restore(near, start=restorer.restore(y).trajectory)
+    assert warm.stats.sweeps[0] < cold.stats.sweeps[0]
+    serial = kept(prior, operator, solver="serial").restore(near)
+    assert (warm.image - serial.image).square().mean().sqrt() * 255 <= 0.5
+
+
+def test_a_start_that_does_not_fit():
+    restorer = kept(SmoothDenoiser(), operators.SuperResolution(2), solver="picard")
+    y = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+    with pytest.raises(ShapeError, match="start has shape"):
+        restorer.restore(y, start=torch.zeros(29, 1, 3, 8, 8))
+    with pytest.raises(NonFiniteError, match="start holds NaN"):
+        restorer.restore(y, start=torch.full((30, 1, 3, 8, 8), torch.nan))
+
+
+@pytest.mark.parametrize("solver", ["picard", "anderson", "triangular", "preconditioned"])
+def test_a_window_bounds_the_timesteps_of_a_sweep_and_keeps_the_answer(solver):
+    prior, operator = SmoothDenoiser(), operators.SuperResolution(2)
+    y = torch.rand(1, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    serial = kept(prior, operator, solver="serial").restore(y).image
+    prior.calls.clear()
+    result = kept(prior, operator, solver=solver, window=7).restore(y)
+    assert max(prior.calls) <= 7
+    assert sum(prior.calls) == result.stats.nfe[0]
+    assert (result.image - serial).square().mean().sqrt() * 255 <= 0.5
+    with pytest.raises(OptionError, match="window is 0"):
+        Restorer(prior, operator, window=0)

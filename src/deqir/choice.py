@@ -10,7 +10,7 @@ import torch
 
 from deqir.chain import SamplingChain
 
-SWEEPS_AT_MOST = 24
+SWEEPS_AT_MOST = 12
 """Sweeps that the preconditioned solver is expected to need, however many steps (see benchmarks/solvers.py)."""
 
 CPU_PROBE = 4

@@ -99,10 +99,13 @@ def restore(
     eta: Annotated[float, typer.Option(help="Fresh noise per step, 0 (deterministic) to 1.")] = 0.85,
     seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
     solver: Annotated[
-        str, typer.Option(help="auto, serial, picard, anderson, preconditioned; auto measures.")
+        str, typer.Option(help="auto, serial, picard, anderson, triangular, preconditioned; auto measures.")
     ] = "auto",
     tolerance: Annotated[float, typer.Option(help="Allowed difference to the serial chain, in grey levels.")] = 0.5,
     max_sweeps: Annotated[Optional[int], typer.Option(help="Bound on the parallel sweeps (default: steps).")] = None,
+    window: Annotated[
+        Optional[int], typer.Option(help="Timesteps a parallel sweep hands to the network at most (default: all).")
+    ] = None,
     max_batch: Annotated[
         str, typer.Option(help="Bound on the images in one network call, a number or auto: by size and memory.")
     ] = "auto",
@@ -125,6 +128,7 @@ def restore(
         "solver": solver,
         "tolerance": tolerance,
         "max_sweeps": max_sweeps,
+        "window": window,
         "max_batch": _number_or_word(max_batch),
         "spacing": spacing,
         "device": device,
@@ -229,7 +233,7 @@ def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path
     total = len(files) + len(records)
     try:
         for file, target in zip(files, targets(files, out_dir), strict=True):
-            records.append(_restore_one(job, file, target))
+            _restore_one(job, file, target, records)
     except KeyboardInterrupt:
         err.print(f"deqir: interrupted after {len(records)} of {total}; what is finished is kept")
         raise
@@ -262,20 +266,20 @@ def _failure(file: Path, sentence: str) -> Record:
     return {"file": str(file), "status": "failed", "error": sentence}
 
 
-def _restore_one(job: RestoreJob, file: Path, target: Path) -> Record:
-    """Restore one file and say how it went; a failure becomes a record with its sentence."""
+def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record]) -> None:
+    """Restore one file, add its record and say how it went; a failure becomes a record with its sentence."""
     try:
         with _progress_line(file.name) as report:
-            record = job.run(file, target, report)
+            records.append(job.run(file, target, report))
+        out.print(_summary(records[-1], target))
     except DeqirError as error:
-        return _failure(file, str(error))
+        records.append(_failure(file, str(error)))
     except Exception as error:
         if os.environ.get("DEQIR_DEBUG"):
             raise
         cause = (str(error).splitlines() or [""])[0]
-        return _failure(file, f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more")
-    out.print(_summary(record, target))
-    return record
+        sentence = f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
+        records.append(_failure(file, sentence))
 
 
 def _summary(record: Record, target: Path) -> str:

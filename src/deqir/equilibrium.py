@@ -53,6 +53,9 @@ def solve_equilibrium(
     if preconditioner is not None:
         jacobian = preconditioner.start(chain.step.levels, chain.initial_noise)
         sweep, horizon = chain.preconditioned_sweep(jacobian), jacobian.horizon
-        start = chain.model_start(jacobian) if start is None else start
+        if start is None:
+            start = chain.model_start(jacobian)
+        else:
+            jacobian.weights.fill_(1)  # a start that somebody gives is worth a look at every state
     first = chain.repeated_noise_start() if start is None else start
     return solve(solver, sweep, first, state_tolerances(len(chain), tolerance), progress, chain.order is None, horizon)

@@ -109,6 +109,7 @@ class RestoreJob:
             "seconds": round(result.stats.seconds, 3),
             "max_batch": result.stats.max_batch,
             "residual": last_residual(result),
+            "estimated_error": finite_or_none(float(result.estimated_error[0])),
             "measurement_error": float(result.measurement_error[0]),
             "device": str(resolve_device(restorer.device)),
             "dtype": restorer.dtype,
@@ -126,10 +127,14 @@ def scores(problem: Problem, image: Tensor) -> Record:
     reference = problem.task.classical(problem.y, problem.shape, problem.noise)
     record: Record = {"classical": problem.task.classical_name}
     for prefix, candidate in (("", image.clamp(0, 1)), ("classical_", reference)):
-        decibels = float(psnr(candidate, problem.truth)[0])
-        record[f"{prefix}psnr"] = decibels if isfinite(decibels) else None  # identical: JSON has no infinity
+        record[f"{prefix}psnr"] = finite_or_none(float(psnr(candidate, problem.truth)[0]))  # None: identical
         record[f"{prefix}ssim"] = float(ssim(candidate, problem.truth)[0])
     return record
+
+
+def finite_or_none(value: float) -> float | None:
+    """``value`` as JSON can hold it, which has no infinity."""
+    return value if isfinite(value) else None
 
 
 def last_residual(result: Restoration) -> float | None:

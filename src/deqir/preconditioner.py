@@ -114,12 +114,19 @@ class LearnedJacobian:
         assert self.before is not None, "the model is asked before the network"
         inputs, predictions, evaluated = self.before
         displacement = x - inputs[i]
-        linearised = predictions[i] + self.bands.filter(displacement, self.gains[i])
-        linearised = linearised + self.secants.correction(i, displacement)
+        linearised = predictions[i] + self._response(i, displacement)
         weight = self._trusted(_rms(displacement), self.noise[i].to(x.dtype))
         self.weights[i] = weight.nan_to_num(0)
         weight = torch.where(evaluated[i] & weight.isfinite(), weight, 0).view(-1, 1, 1, 1)
         return torch.where(weight > 0, weight * linearised, 0) + (1 - weight) * carried
+
+    def _response(self, i: int, displacement: Tensor) -> Tensor:
+        """``J_i d`` for a displacement (B, C, H, W): the bands' gains, and what they miss of remembered directions."""
+        moves, gains = self.secants.directions(i), self.gains[i]
+        if moves is None:
+            return self.bands.filter(displacement, gains)
+        filtered = self.bands.filter(torch.cat([displacement[:, None], moves], 1), gains[:, None])
+        return filtered[:, 0] + self.secants.correction(i, displacement, moves, filtered[:, 1:])
 
     def _trusted(self, distance: Tensor, noise: Tensor) -> Tensor:
         """The weight in [0, 1] of a linearisation ``distance`` away at noise level ``noise``."""
@@ -138,7 +145,6 @@ class LearnedJacobian:
             self.secants.push(moved, changed)
         else:
             self.gains = self.model
-        self.secants.prepare(lambda changes: self.bands.filter(changes, self.gains))
         self.before = (inputs, predictions, evaluated)
 
     def _mix_own_power(self, predictions: Tensor, evaluated: Tensor) -> None:

@@ -21,9 +21,9 @@ from deqir.operators import LinearOperator
 from deqir.preconditioner import BandedSecant
 from deqir.priors import Denoiser
 from deqir.schedule import Spacing
-from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, Status, SweepReport
+from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, Status, SweepReport, TriangularAnderson
 
-SolverName = Literal["auto", "serial", "picard", "anderson", "preconditioned"]
+SolverName = Literal["auto", "serial", "picard", "anderson", "triangular", "preconditioned"]
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -53,6 +53,7 @@ class Restoration:
     ``status`` per image; ``residuals`` (sweeps, B): the change of the restored image in each sweep, root mean square
     in grey levels of 0..255 (empty for a serial chain); ``estimated_error`` (B,): how far the image is thought to be
     from the serial chain's, root mean square in grey levels (0: exact); ``measurement_error`` (B,): that of A x - y.
+    ``trajectory`` (S, B, C, H, W) in [-1, 1] units holds x_1 .. x_S where the restorer keeps it.
     """
 
     image: Tensor
@@ -61,6 +62,7 @@ class Restoration:
     residuals: Tensor
     estimated_error: Tensor
     measurement_error: Tensor
+    trajectory: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,12 @@ class Restorer:
 
     ``steps`` timesteps (1..T, chosen by ``spacing``), DDIM's ``eta`` in [0, 1], ``noise``: the standard deviation of
     the observation's Gaussian noise for images in [0, 1] (0: DDNM; above: DDNM+, for decomposable operators),
-    ``solver`` one of auto, serial, picard, anderson, preconditioned or a FixedPointSolver, ``tolerance`` to the serial
-    chain in grey levels of 0..255, ``max_sweeps`` (None: as many as steps, which always suffices), ``max_batch`` images
-    in one network call at most (auto or None: by image size and memory; halved where memory runs out), ``device``
-    (None: CUDA where there is one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run the network
-    under autocast, states stay float32).
+    ``solver`` one of auto, serial, picard, anderson, triangular, preconditioned or a FixedPointSolver, ``tolerance`` to
+    the serial chain in grey levels of 0..255, ``max_sweeps`` (None: as many as steps, which always suffices),
+    ``window``: how many timesteps a sweep hands to the network at most (None: all), ``max_batch`` images in one network
+    call at most (auto or None: by image size and memory; halved where memory runs out), ``device`` (None: CUDA where
+    there is one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run the network under autocast,
+    states stay float32). ``keep_trajectory`` keeps all states in the result, for a warm start.
     """
 
     prior: Denoiser
@@ -99,10 +102,12 @@ class Restorer:
     solver: SolverName | FixedPointSolver = "auto"
     tolerance: float = 0.5
     max_sweeps: int | None = None
+    window: int | None = None
     max_batch: MaxBatch = "auto"
     spacing: Spacing = "cubic"
     device: str | torch.device | None = None
     dtype: str = "float32"
+    keep_trajectory: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -113,19 +118,27 @@ class Restorer:
             raise OptionError(f"tolerance is {self.tolerance} grey levels; choose zero or more")
         if self.max_sweeps is not None and self.max_sweeps < 1:
             raise OptionError(f"max_sweeps is {self.max_sweeps}; choose at least 1")
+        if self.window is not None and self.window < 1:
+            raise OptionError(f"window is {self.window}; choose at least 1 timestep")
         checked_max_batch(self.max_batch)
         _ = self.rule
         self.prior.schedule.levels(self.steps, self.spacing)
 
     @torch.no_grad()
     def restore(
-        self, y: Tensor, seed: int | Sequence[int] = 0, progress: Callable[[Progress], None] | None = None
+        self,
+        y: Tensor,
+        seed: int | Sequence[int] = 0,
+        progress: Callable[[Progress], None] | None = None,
+        start: Tensor | None = None,
     ) -> Restoration:
         """Restore ``y``, a batch of observations of images in [0, 1].
 
-        ``seed``: one an image; a single number stands for itself, itself + 1, ... over the batch. Raises ShapeError
-        where the observation does not fit the operator, NonFiniteError where it holds NaN, DeviceError where the
-        device is missing or its memory too small even with one image in a network call.
+        ``seed``: one an image; a single number stands for itself, itself + 1, ... over the batch. ``start``: the
+        ``trajectory`` of an earlier restoration with the same steps and seeds and a similar observation, from which a
+        parallel solve begins; it saves sweeps and does not change the answer. Raises ShapeError where the observation
+        does not fit the operator or the start the chain, NonFiniteError where one of them holds NaN, DeviceError where
+        the device is missing or its memory too small even with one image in a network call.
         """
         y = _checked(y)
         device = resolve_device(self.device)
@@ -133,7 +146,7 @@ class Restorer:
         if len(seeds) != len(y):
             raise OptionError(f"{len(seeds)} seeds for {len(y)} observations; give one seed an observation")
         try:
-            return self._restore(y.to(device, self._state_dtype), seeds, progress)
+            return self._restore(y.to(device, self._state_dtype), seeds, progress, start)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -151,14 +164,16 @@ class Restorer:
     def _state_dtype(self) -> torch.dtype:
         return torch.float64 if self.dtype == "float64" else torch.float32
 
-    def _restore(self, y: Tensor, seeds: list[int], progress: Callable[[Progress], None] | None) -> Restoration:
+    def _restore(
+        self, y: Tensor, seeds: list[int], progress: Callable[[Progress], None] | None, start: Tensor | None
+    ) -> Restoration:
         started = time.perf_counter()
         shape = self.operator.image_shape(tuple(y.shape[1:]))
         chain = self._chain(y, shape, seeds)
         grey = shape[0] == 1 and self.prior.channels == 3
         watch = _Watch(progress, len(chain), grey)
         method = self._choose(chain)
-        solution = _serial(chain, watch) if method.solver is None else self._solve(chain, method, watch)
+        solution = self._walk(chain, watch) if method.solver is None else self._solve(chain, method, watch, start)
         image = _to_unit(solution.value, grey)
         stats = Statistics(
             method.name,
@@ -171,7 +186,8 @@ class Restorer:
         )
         error = (self.operator.forward(image) - y).flatten(1).square().mean(1).sqrt()
         residuals, estimated = (part * GREY_LEVELS_PER_UNIT for part in (solution.residuals, solution.errors))
-        return Restoration(image, solution.status, stats, residuals, estimated, error)
+        kept = solution.states if self.keep_trajectory else None
+        return Restoration(image, solution.status, stats, residuals, estimated, error, kept)
 
     def _chain(self, y: Tensor, shape: tuple[int, int, int], seeds: list[int]) -> SamplingChain:
         """The chain in [-1, 1] units; a grey image under a colour prior travels as three equal observations."""
@@ -203,17 +219,36 @@ class Restorer:
             name, reason = choice.solver, choice.reason
         if name == "serial":
             return _Method(name, reason)
-        if name == "anderson":
-            return _Method(name, reason, Anderson())
+        if name in ("anderson", "triangular"):
+            return _Method(name, reason, Anderson() if name == "anderson" else TriangularAnderson())
         return _Method(name, reason, Picard(), BandedSecant() if name == "preconditioned" else None)
 
-    def _solve(self, chain: SamplingChain, method: _Method, watch: _Watch) -> Solution:
+    def _walk(self, chain: SamplingChain, watch: _Watch) -> Solution:
+        """The serial chain as a solution; all its states where they are kept, else the last alone."""
+        states: list[Tensor] = []
+
+        def report(done: int, state: Tensor) -> None:
+            if self.keep_trajectory:
+                states.append(state)
+            watch.serial(done, state)
+
+        image = chain.sample(report)
+        finite = image.isfinite().flatten(1).all(1).tolist()
+        status = tuple(Status.CONVERGED if good else Status.NON_FINITE for good in finite)
+        counts = torch.full((chain.image_count,), len(chain))
+        empty = torch.empty(0, chain.image_count)
+        exact = torch.zeros(chain.image_count)
+        return Solution(torch.stack(states or [image]), status, counts, counts, empty, empty.long(), exact)
+
+    def _solve(self, chain: SamplingChain, method: _Method, watch: _Watch, start: Tensor | None) -> Solution:
         solver = method.solver or Picard()
-        if self.max_sweeps is not None and solver.max_sweeps is None:
-            solver = replace(solver, max_sweeps=self.max_sweeps)
-        return solve_equilibrium(
-            chain, solver, self.tolerance, preconditioner=method.preconditioner, progress=watch.parallel
+        solver = replace(
+            solver,
+            max_sweeps=self.max_sweeps if solver.max_sweeps is None else solver.max_sweeps,
+            window=self.window if solver.window is None else solver.window,
         )
+        first = None if start is None else _checked_start(chain, start)
+        return solve_equilibrium(chain, solver, self.tolerance, first, method.preconditioner, watch.parallel)
 
 
 @dataclass(frozen=True)
@@ -254,13 +289,13 @@ def _to_unit(x: Tensor, grey: bool) -> Tensor:
     return image.mean(1, keepdim=True) if grey else image
 
 
-def _serial(chain: SamplingChain, watch: _Watch) -> Solution:
-    image = chain.sample(watch.serial)
-    finite = image.isfinite().flatten(1).all(1).tolist()
-    status = tuple(Status.CONVERGED if good else Status.NON_FINITE for good in finite)
-    counts = torch.full((chain.image_count,), len(chain))
-    empty = torch.empty(0, chain.image_count)
-    return Solution(image[None], status, counts, counts, empty, empty.long(), torch.zeros(chain.image_count))
+def _checked_start(chain: SamplingChain, start: Tensor) -> Tensor:
+    shape = (len(chain), *chain.initial_noise.shape)
+    if start.shape != shape:
+        raise ShapeError(f"start has shape {tuple(start.shape)}; give a trajectory of this chain's shape {shape}")
+    if not bool(start.isfinite().all()):
+        raise NonFiniteError("start holds NaN or infinite values; give the trajectory of a restoration that succeeded")
+    return start.to(chain.initial_noise)
 
 
 @dataclass(frozen=True)

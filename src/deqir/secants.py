@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -21,31 +19,35 @@ class SecantMemory:
         self.ridge = ridge
         self.moves: list[Tensor] = []
         self.changes: list[Tensor] = []
-        self._prepared: tuple[Tensor, Tensor, Tensor] | None = None
+        self.inverse: Tensor | None = None
 
     def push(self, moved: Tensor, changed: Tensor) -> None:
         """Remember one pair, both (S, B, C, H, W), and forget the oldest beyond ``size``."""
+        if self.size == 0:
+            return
         self.moves = [moved, *self.moves][: self.size]
         self.changes = [changed, *self.changes][: self.size]
-
-    def prepare(self, model: Callable[[Tensor], Tensor]) -> None:
-        """Make the correction ready for ``model``, which applies J to changes (S, B, C, H, W)."""
-        if not self.moves:
-            return
-        moves = torch.stack(self.moves, 2)  # (S, B, m, C, H, W)
-        missed = torch.stack([g - model(d) for d, g in zip(self.moves, self.changes, strict=True)], 2)
-        flat = moves.flatten(3)
-        gram = (flat @ flat.transpose(-1, -2)).double()
+        gram = torch.stack([torch.stack([_inner(d, other) for other in self.moves], -1) for d in self.moves], -2)
         largest = gram.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
         eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-        inverse = torch.linalg.inv(gram + (self.ridge * largest + 1e-12) * eye)
-        self._prepared = (moves, missed, inverse.to(moves.dtype))
+        self.inverse = torch.linalg.inv(gram + (self.ridge * largest + 1e-12) * eye)
 
-    def correction(self, i: int, displacement: Tensor) -> Tensor:
-        """What J misses of the response of state i to a displacement (B, C, H, W)."""
-        if self._prepared is None:
-            return torch.zeros_like(displacement)
-        moves, missed, inverse = (part[i] for part in self._prepared)
+    def directions(self, i: int) -> Tensor | None:
+        """The remembered moves of state i, (B, m, C, H, W); None before the first."""
+        return torch.stack([moved[i] for moved in self.moves], 1) if self.moves else None
+
+    def correction(self, i: int, displacement: Tensor, moves: Tensor, modelled: Tensor) -> Tensor:
+        """What J misses of the response of state i to a ``displacement``, (B, C, H, W).
+
+        ``moves`` are its ``directions``, ``modelled`` what J makes of them, (B, m, C, H, W).
+        """
+        assert self.inverse is not None, "there are no directions yet"
+        missed = torch.stack([changed[i] for changed in self.changes], 1) - modelled
         inner = torch.einsum("bmchw,bchw->bm", moves, displacement)
-        weights = torch.einsum("bmn,bn->bm", inverse, inner)
+        weights = torch.einsum("bmn,bn->bm", self.inverse[i].to(inner.dtype), inner)
         return torch.einsum("bm,bmchw->bchw", weights, missed)
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products over the last three axes, summed in float64."""
+    return (a * b).flatten(-3).sum(-1, dtype=torch.float64)
