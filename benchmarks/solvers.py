@@ -57,26 +57,25 @@ def decibels(a: torch.Tensor, b: torch.Tensor) -> float:
     return max(-10 * math.log10(max(error, 1e-15)), -200.0) if math.isfinite(error) else -200.0
 
 
-def measure(restorer: Restorer, y: torch.Tensor, serial: torch.Tensor, window: int | None) -> dict:
+def measure(restorer: Restorer, y: torch.Tensor, serial: torch.Tensor) -> dict:
     """One parallel run, its image compared with the serial one after every sweep."""
     history: list[float] = []
-    finished = [0]
+    costs: list[int] = []
 
     def watch(report) -> None:
         history.append(decibels(report.image, serial))
-        finished.append(report.done)
+        costs.append(report.nfe)
 
     started = time.perf_counter()
     result = restorer.restore(y, progress=watch)
     error = float((result.image.double() - serial.double()).square().mean().sqrt()) * 255
     if not math.isfinite(error):
         raise SystemExit("a restored image is not finite, so there is no result")
-    costs = [min(restorer.steps - done, window or restorer.steps) for done in finished[:-1]]
     row = {"status": result.status[0].name.lower(), "sweeps": result.stats.sweeps[0], "nfe": result.stats.nfe[0]}
     row |= {"error": error, "estimated_error": float(result.estimated_error[0])}
     for level in LEVELS:
         sweep = next((n + 1 for n, db in enumerate(history) if db >= level), None)
-        row |= {f"sweeps_{level}": sweep, f"nfe_{level}": sum(costs[:sweep]) if sweep else None}
+        row |= {f"sweeps_{level}": sweep, f"nfe_{level}": costs[sweep - 1] if sweep else None}
     return row | {"history_db": [round(db, 1) for db in history], "seconds": round(time.perf_counter() - started, 2)}
 
 
@@ -98,9 +97,8 @@ def run(args: argparse.Namespace, path: Path) -> None:
         for method in wanted:
             limit = None if method == "preconditioned" else args.max_sweeps
             restorer = Restorer(prior, operator, solver=METHODS[method], max_sweeps=limit, **options)
-            window = WINDOW if method == "paradigms" else None
             values = (method, task, eta, steps, photo, spacing, args.side)
-            row = dict(zip(KEYS, values, strict=True)) | measure(restorer, y, serial, window)
+            row = dict(zip(KEYS, values, strict=True)) | measure(restorer, y, serial)
             with path.open("a") as lines:
                 lines.write(json.dumps(row) + "\n")
             print({key: value for key, value in row.items() if key != "history_db"}, flush=True)

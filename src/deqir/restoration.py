@@ -70,7 +70,8 @@ class Progress:
     """One report while restoring: ``done`` of ``total`` timesteps are final after ``sweep`` sequential calls.
 
     ``residual`` is the largest change of a restored image in grey levels, NaN for a serial chain; ``image``
-    (B, C, H, W) in [0, 1] is the current last state.
+    (B, C, H, W) in [0, 1] is the current last state; ``nfe`` the images handed to the network so far, at most of any
+    image of the batch.
     """
 
     sweep: int
@@ -78,6 +79,7 @@ class Progress:
     total: int
     residual: float
     image: Tensor
+    nfe: int
 
 
 @dataclass(frozen=True)
@@ -308,10 +310,11 @@ class _Watch:
 
     def serial(self, done: int, state: Tensor) -> None:
         if self.progress is not None:
-            self.progress(Progress(done, done, self.total, float("nan"), _to_unit(state, self.grey)))
+            self.progress(Progress(done, done, self.total, float("nan"), _to_unit(state, self.grey), done))
 
     def parallel(self, report: SweepReport) -> None:
         if self.progress is not None:
             residual = float(report.residual.nan_to_num(0).max()) * GREY_LEVELS_PER_UNIT
             image = _to_unit(report.states[-1], self.grey)
-            self.progress(Progress(report.sweep, int(report.finished.min()), self.total, residual, image))
+            done, nfe = int(report.finished.min()), int(report.evaluations.max())
+            self.progress(Progress(report.sweep, done, self.total, residual, image, nfe))

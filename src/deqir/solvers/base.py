@@ -35,13 +35,15 @@ class SweepReport:
     """What the loop tells a progress callback after one sweep.
 
     ``finished`` (B,) counts the final states of each image, ``residual`` (B,) is the root mean square change of the
-    last state (of the window, where there is one), ``states`` (S, B, ...) is the current iterate.
+    last state (of the window, where there is one), ``states`` (S, B, ...) is the current iterate, ``evaluations`` (B,)
+    the states handed to the network so far.
     """
 
     sweep: int
     finished: Tensor
     residual: Tensor
     states: Tensor
+    evaluations: Tensor
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def solve(
         else:
             memory = loop.move(solver, images, memory, stop)
         if progress is not None:
-            progress(SweepReport(loop.sweep, loop.prefix.cpu(), loop.residuals[-1].cpu(), loop.states))
+            progress(loop.report())
     return loop.solution()
 
 
@@ -249,6 +251,10 @@ class _Loop:
         """
         run = (within | (self.index < self.prefix)).long().cumprod(0).sum(0)
         return torch.where(active, torch.maximum(run, self.prefix + 1), self.prefix)
+
+    def report(self) -> SweepReport:
+        finished, evaluations = self.prefix.cpu(), self.evaluations.cpu()
+        return SweepReport(self.sweep, finished, self.residuals[-1].cpu(), self.states, evaluations)
 
     def solution(self) -> Solution:
         unfinished = self.prefix < self.length
