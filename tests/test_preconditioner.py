@@ -6,6 +6,7 @@ from deqir.bands import FrequencyBands
 from deqir.equilibrium import solve_equilibrium
 from deqir.errors import OptionError
 from deqir.preconditioner import BandedSecant
+from deqir.restoration import Restorer
 from deqir.secants import SecantMemory
 from deqir.solvers import Anderson, Picard, Status, solve
 
@@ -26,6 +27,20 @@ def test_same_answer_as_the_serial_chain(name, eta):
     chain = make_chain(SmoothDenoiser(), OPERATORS[name], eta)
     solution = solve_equilibrium(chain, Picard(), tolerance=0.0, preconditioner=BandedSecant())
     torch.testing.assert_close(solution.value, chain.sample(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.85])
+def test_finite_termination_in_single_precision(eta):
+    y = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    options = {"steps": 40, "eta": eta, "tolerance": 0.0}
+    serial, parallel = (
+        Restorer(SmoothDenoiser(), OPERATORS["sr"], solver=solver, **options).restore(y)
+        for solver in ("serial", "preconditioned")
+    )
+    assert parallel.image.dtype == torch.float32
+    assert max(parallel.stats.sweeps) <= 40
+    assert parallel.estimated_error.tolist() == [0, 0]
+    torch.testing.assert_close(parallel.image, serial.image, rtol=0, atol=1e-4)
 
 
 def test_same_answer_with_a_real_network_and_anderson_on_top(network):

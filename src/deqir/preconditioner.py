@@ -20,6 +20,9 @@ from deqir.errors import OptionError
 from deqir.schedule import NoiseLevels
 from deqir.secants import SecantMemory
 
+CHUNK = 32
+"""States whose Fourier transforms are held at a time."""
+
 
 @dataclass(frozen=True)
 class BandedSecant:
@@ -149,19 +152,25 @@ class LearnedJacobian:
 
     def _mix_own_power(self, predictions: Tensor, evaluated: Tensor) -> None:
         """Replace the model of evaluated states by the mean of the Gaussian one and the predictions' own power."""
-        power = self.bands.mean(torch.fft.rfft2(predictions, norm="ortho").abs().square().mean(2).double())
-        own = (power * self.cap).minimum(self.cap)
+        power = torch.cat([self._products(part, part) for part in torch.split(predictions, CHUNK)])
+        sizes = self.bands.sum(torch.ones_like(self.bands.radius)).clamp(min=1) * predictions.shape[2]
+        own = (power / sizes * self.cap).minimum(self.cap)
         usable = evaluated[..., None] & own.isfinite()
-        noise = self.noise.square()
-        gaussian = self._gaussian(noise, self.settings.variance)
+        gaussian = self._gaussian(self.noise.square(), self.settings.variance)
         self.model = torch.where(usable, (own + gaussian) / 2, self.model)
+
+    def _products(self, a: Tensor, b: Tensor) -> Tensor:
+        """Inner products of two stacks of images (n, B, C, H, W) in every band, (n, B, bands) float64."""
+        first = torch.fft.rfft2(a, norm="ortho")
+        second = first if a is b else torch.fft.rfft2(b, norm="ortho")
+        return self.bands.sum((first.conj() * second).real.sum(2).double())
 
     def _regress(self, moved: Tensor, changed: Tensor) -> None:
         settings = self.settings
         weight = self._trusted(_rms(moved), self.noise.view(-1, 1).to(moved.dtype)).square()[..., None].double()
-        moves, changes = (torch.fft.rfft2(part, norm="ortho") for part in (moved, changed))
-        products = weight * self.bands.sum((moves.conj() * changes).real.sum(2).double())
-        squares = weight * self.bands.sum(moves.abs().square().sum(2).double())
+        pairs = list(zip(torch.split(moved, CHUNK), torch.split(changed, CHUNK), strict=True))
+        products = weight * torch.cat([self._products(d, g) for d, g in pairs])
+        squares = weight * torch.cat([self._products(d, d) for d, _ in pairs])
         sound = (products.isfinite() & squares.isfinite()).all(-1, keepdim=True)
         self.products = settings.decay * self.products + torch.where(sound, products, 0)
         self.squares = settings.decay * self.squares + torch.where(sound, squares, 0)

@@ -218,7 +218,8 @@ class _Loop:
         images = torch.where(finite, images, self.states)
         self.finite = finite.flatten(2).all(2)
         exact_is_finite = self._at_prefix(self.finite)
-        norms = (images - self.states).double().flatten(2).square().mean(2).sqrt()
+        moved = (images - self.states).flatten(2)
+        norms = torch.linalg.vector_norm(moved, dim=2, dtype=torch.float64) / moved.shape[2] ** 0.5
         within = (norms <= self.tolerances) & self.finite & (self.index < stop)
         self.failed |= active & ~exact_is_finite
         self.prefix = torch.where(self.failed, self.length, self._extended(within, active))
