@@ -25,18 +25,12 @@ from statistics import median
 
 import torch
 from photos import held_out_photos
+from quality import TASKS as QUALITY_TASKS
 
 from deqir import Restorer, load_prior
 from deqir.solvers import Anderson, FixedPointSolver, Picard, TriangularAnderson
-from deqir.tasks import Task
 
-TASKS = {
-    "sr": Task("sr", scale=4),
-    "inpaint": Task("inpaint", hidden=0.5),
-    "deblur": Task("deblur", blur="gaussian"),
-    "colorize": Task("colorize"),
-    "cs": Task("cs", ratio=0.25),
-}
+TASKS = {task.name: task for task in QUALITY_TASKS.values()}
 WINDOW = 40
 METHODS: dict[str, str | FixedPointSolver] = {
     "picard": Picard(),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from conftest import SHAPE, Cramped, SmoothDenoiser, all_operators, make_chain
+from deqir import batching
 from deqir.batching import MEMORY_SHARE, Batcher, checked_max_batch, default_max_batch, grown_limit, is_out_of_memory
 from deqir.choice import choose_solver
 from deqir.errors import OptionError
@@ -161,6 +162,37 @@ def test_a_cpu_is_never_asked_about_cuda(monkeypatch):
     for name in ("mem_get_info", "max_memory_allocated", "reset_peak_memory_stats", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, asked)
     Batcher(Cramped(room=2))(*states(9))
+
+
+@pytest.mark.parametrize(("max_batch", "expected"), [(None, 32), (5, 5)])
+def test_the_limit_grows_once_to_what_memory_holds(monkeypatch, max_batch, expected):
+    """CUDA's memory figures are stood in for, so that the growth itself runs anywhere."""
+    asked = []
+
+    def room_for_50(denoiser, image):
+        asked.append(tuple(image.shape))
+        return 50_000, 1_000
+
+    monkeypatch.setattr(batching, "GROWING_DEVICES", ("cpu",))
+    monkeypatch.setattr(batching, "_cuda_memory", room_for_50)
+    monkeypatch.setattr(batching, "DEFAULT_BATCH_PIXELS", {"cpu": 2 * 8 * 8})
+    x, timesteps = states(70)
+    denoiser = SmoothDenoiser()
+    batcher = Batcher(denoiser, max_batch)
+    torch.testing.assert_close(batcher(x, timesteps), SmoothDenoiser()(x, timesteps))
+    batcher(x, timesteps)
+    assert max(denoiser.calls) == batcher.limit(x) == expected
+    assert asked == ([] if max_batch else [(1, *x.shape[1:])])
+
+
+def test_the_limit_does_not_grow_after_memory_ran_out(monkeypatch):
+    monkeypatch.setattr(batching, "GROWING_DEVICES", ("cpu",))
+    monkeypatch.setattr(batching, "_cuda_memory", lambda denoiser, image: (10**9, 1))
+    batcher = Batcher(Cramped(room=2))
+    batcher(*states(4))
+    assert batcher.halvings == 1
+    batcher(*states(4000))
+    assert batcher.limit(states(1)[0]) == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -134,6 +134,20 @@ def test_secants_reproduce_what_they_remember_and_leave_the_rest():
     assert memory.correction(2, other.view(2, *shape[2:]), moves, 3 * moves).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e25])
+def test_secants_of_moves_that_vanish_or_overflow_say_nothing(scale):
+    memory = SecantMemory(2, 0.01)
+    moved = torch.full((2, 1, 1, 4, 4), scale)
+    memory.push(moved, 3 * moved)
+    displacement = torch.ones(1, 1, 4, 4)
+    assert not memory.correction(0, displacement, memory.directions(0), memory.directions(0)).any()
+    good = torch.ones(2, 1, 1, 4, 4)
+    for _ in range(2):
+        memory.push(good, 3 * good)
+    found = memory.correction(0, displacement, memory.directions(0), memory.directions(0))
+    torch.testing.assert_close(found, 2 * displacement, rtol=0.02, atol=0)
+
+
 def test_a_memory_of_size_zero_remembers_nothing():
     memory = SecantMemory(0, 0.01)
     memory.push(torch.ones(2, 1, 1, 2, 2), torch.ones(2, 1, 1, 2, 2))
@@ -180,10 +194,19 @@ def test_a_filter_with_even_gains_is_a_multiplication():
     torch.testing.assert_close(bands.filter(images, torch.full((2, 8), 0.3)), 0.3 * images)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"bands": 0}, {"decay": 2.0}, {"trust": 0.0}, {"variance": -1.0}, {"directions": -1}, {"reach": 0.0}],
-)
-def test_settings_out_of_range(settings):
+NONSENSE = {
+    "bands": 0,
+    "decay": 2.0,
+    "trust": 0.0,
+    "variance": -1.0,
+    "directions": -1,
+    "reach": 0.0,
+    "worth": 1.0,
+    "start_error": -1.0,
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_settings_out_of_range(name):
     with pytest.raises(OptionError):
-        BandedSecant(**settings)
+        BandedSecant(**{name: NONSENSE[name]})

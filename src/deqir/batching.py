@@ -21,6 +21,9 @@ GROWN_BATCH_PIXELS = 2**22
 """Pixels in one call at most where memory is plenty; some CUDA kernels refuse tensors of 2**31 elements, which a
 network of 512 channels at full resolution then reaches."""
 
+GROWING_DEVICES = ("cuda",)
+"""Device types whose free memory is known, so that the limit may grow."""
+
 MEMORY_SHARE = 0.7
 """Share of the free memory given to one call; solvers keep their states in the rest."""
 
@@ -104,7 +107,7 @@ class Batcher:
         return self._limit
 
     def _may_grow(self, like: Tensor) -> bool:
-        return like.device.type == "cuda" and self.max_batch is None and not self._grown and not self.halvings
+        return like.device.type in GROWING_DEVICES and self.max_batch is None and not self._grown and not self.halvings
 
     def _attempt(self, x: Tensor, timesteps: Tensor) -> Tensor | None:
         """One network call; None where several images were too many for the memory."""

@@ -21,7 +21,7 @@ from deqir.schedule import NoiseLevels
 from deqir.secants import SecantMemory
 
 CHUNK = 32
-"""States whose Fourier transforms are held at a time."""
+"""States whose spectra are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class BandedSecant:
             raise OptionError(f"directions is {self.directions}; choose zero or more")
         if not 0 <= self.decay <= 1:
             raise OptionError(f"decay is {self.decay}; choose a number from 0 to 1")
+        if not (self.start_error >= 0 and 0 <= self.worth < 1):
+            raise OptionError(
+                f"start_error is {self.start_error} and worth {self.worth}; choose zero or more, and 0 to below 1"
+            )
         positive = (self.trust, self.variance, self.corner, self.ridge, self.reach, self.start_variance)
         if not all(value > 0 for value in positive):
             raise OptionError(
@@ -83,7 +87,8 @@ class LearnedJacobian:
         variances = (1 - levels.alphas[:-1]).to(like.device)
         self.noise = variances.sqrt()
         self.cap = (1 / self.noise).view(-1, 1, 1)
-        self.model = self._gaussian(variances, settings.variance).expand(-1, len(like), -1)
+        self.gaussian = self._gaussian(variances, settings.variance)
+        self.model = self.gaussian.expand(-1, len(like), -1)
         self.first_guess = self._gaussian(variances, settings.start_variance).expand(-1, len(like), -1)
         self.gains = self.model
         self.products = torch.zeros_like(self.gains)
@@ -102,8 +107,8 @@ class LearnedJacobian:
         """The gains of the exact denoiser of Gaussian images, (S, 1, bands)."""
         spectrum = 1 / (self.bands.radius.square() + self.settings.corner**2)
         power = variance / spectrum.mean() * spectrum
-        noise = variances.view(-1, 1, 1)
-        return self.bands.mean(noise.sqrt() / ((1 - noise) * power + noise))[:, None]
+        parts = torch.split(variances.view(-1, 1, 1), CHUNK)
+        return torch.cat([self.bands.mean(v.sqrt() / ((1 - v) * power + v)) for v in parts])[:, None]
 
     def guess(self, i: int, x: Tensor) -> Tensor:
         """The noise that the Gaussian model predicts in a state ``x`` (B, C, H, W) when no network has seen it."""
@@ -156,8 +161,7 @@ class LearnedJacobian:
         sizes = self.bands.sum(torch.ones_like(self.bands.radius)).clamp(min=1) * predictions.shape[2]
         own = (power / sizes * self.cap).minimum(self.cap)
         usable = evaluated[..., None] & own.isfinite()
-        gaussian = self._gaussian(self.noise.square(), self.settings.variance)
-        self.model = torch.where(usable, (own + gaussian) / 2, self.model)
+        self.model = torch.where(usable, (own + self.gaussian) / 2, self.model)
 
     def _products(self, a: Tensor, b: Tensor) -> Tensor:
         """Inner products of two stacks of images (n, B, C, H, W) in every band, (n, B, bands) float64."""

@@ -11,7 +11,8 @@ class SecantMemory:
 
     For a model J the corrected one is ``J + (G - J D) (D^T D + ridge)^-1 D^T``: it maps the remembered moves to what
     the network made of them and is J on everything orthogonal (the type-I Anderson or Broyden update, on the network
-    instead of the residual). ``ridge`` is relative to the largest squared move.
+    instead of the residual). ``ridge`` is relative to the largest squared move. Where moves overflow there is no
+    correction.
     """
 
     def __init__(self, size: int, ridge: float):
@@ -30,7 +31,9 @@ class SecantMemory:
         gram = torch.stack([torch.stack([_inner(d, other) for other in self.moves], -1) for d in self.moves], -2)
         largest = gram.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
         eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-        self.inverse = torch.linalg.inv(gram + (self.ridge * largest + 1e-12) * eye)
+        sound = gram.isfinite().all(-1).all(-1)[..., None, None]
+        damped = torch.where(sound, gram + (self.ridge * largest + 1e-12) * eye, eye)
+        self.inverse = torch.where(sound, torch.linalg.inv(damped), 0)
 
     def directions(self, i: int) -> Tensor | None:
         """The remembered moves of state i, (B, m, C, H, W); None before the first."""
@@ -45,7 +48,8 @@ class SecantMemory:
         missed = torch.stack([changed[i] for changed in self.changes], 1) - modelled
         inner = torch.einsum("bmchw,bchw->bm", moves, displacement)
         weights = torch.einsum("bmn,bn->bm", self.inverse[i].to(inner.dtype), inner)
-        return torch.einsum("bm,bmchw->bchw", weights, missed)
+        correction = torch.einsum("bm,bmchw->bchw", weights, missed)
+        return torch.where(correction.isfinite(), correction, 0)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
