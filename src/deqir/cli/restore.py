@@ -1,77 +1,36 @@
-"""The command line: ``deqir restore``, ``deqir degrade``, ``deqir demo``."""
+"""``deqir restore``: restore photos and observations."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 
-from deqir.errors import DeqirError, OptionError
-from deqir.version import __version__
+from deqir.cli.app import app
+from deqir.cli.console import FAILURE, err, out, progress_line
+from deqir.cli.options import (
+    Blur,
+    Boundary,
+    Downsampling,
+    Hidden,
+    Mask,
+    MaskSeed,
+    Noise,
+    Overwrite,
+    Ratio,
+    Scale,
+    TaskOption,
+    Threshold,
+    Weights,
+    number_or_word,
+    task_settings,
+)
+from deqir.errors import DeqirError
 
 if TYPE_CHECKING:
     from deqir.jobs import Record, RestoreJob
-
-USAGE, FAILURE = 2, 1
-
-app = typer.Typer(
-    name="deqir",
-    help="Restore images with a pretrained diffusion model, all timesteps solved at once.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-out = Console(soft_wrap=True, highlight=False, markup=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-
-TaskOption = Annotated[
-    Optional[str],
-    typer.Option("--task", help="sr, inpaint, colorize, deblur, denoise or cs; a file of deqir degrade has its own."),
-]
-Scale = Annotated[Optional[int], typer.Option(help="sr: the factor of magnification (4).")]
-Downsampling = Annotated[Optional[str], typer.Option(help="sr: how the photo was reduced, average or bicubic.")]
-Mask = Annotated[
-    Optional[str], typer.Option(help="inpaint: random, box, text, or an image file of the photo's size, white = keep.")
-]
-Hidden = Annotated[Optional[float], typer.Option(help="inpaint: the hidden fraction of a random mask (0.5).")]
-MaskSeed = Annotated[Optional[int], typer.Option(help="inpaint, cs: seed of the random mask or measurement (0).")]
-Weights = Annotated[Optional[str], typer.Option(help="colorize: how grey was made, mean or luma.")]
-Blur = Annotated[
-    Optional[str], typer.Option(help="deblur: gaussian, uniform, anisotropic, motion, or an image file of the kernel.")
-]
-Boundary = Annotated[
-    Optional[str], typer.Option(help="deblur: beyond the border the photo is circular, reflect, replicate or zero.")
-]
-Threshold = Annotated[
-    Optional[float],
-    typer.Option(help="deblur: frequencies weaker than this share of the strongest count as lost (0.03)."),
-]
-Ratio = Annotated[Optional[float], typer.Option(help="cs: measurements per pixel (0.25).")]
-Noise = Annotated[
-    Optional[float],
-    typer.Option(help="Standard deviation of the observation's noise, in units of 0..1; simulate and degrade add it."),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
-
-
-def _version(value: bool) -> None:
-    if value:
-        out.print(f"deqir {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def callback(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Restore images with a pretrained diffusion model, all timesteps solved at once."""
 
 
 @app.command(epilog="Example:  deqir restore small.jpg --task sr --scale 4 --out results/")
@@ -121,7 +80,7 @@ def restore(
     overwrite: Overwrite = False,
 ) -> None:
     """Restore photos: super-resolution, inpainting, colourisation, deblurring, denoising, compressed sensing."""
-    settings = _task_settings(locals())
+    settings = task_settings(locals())
     options = {
         "steps": steps,
         "eta": eta,
@@ -129,7 +88,7 @@ def restore(
         "tolerance": tolerance,
         "max_sweeps": max_sweeps,
         "window": window,
-        "max_batch": _number_or_word(max_batch),
+        "max_batch": number_or_word(max_batch),
         "spacing": spacing,
         "device": device,
         "dtype": dtype,
@@ -137,72 +96,6 @@ def restore(
     given = {"seed": seed, "noise": noise, "simulate": simulate, "overwrite": overwrite}
     job = _make_job(prior, settings, options, given)
     _run_restore(job, photos, out_dir, stats)
-
-
-@app.command(epilog="Example:  deqir degrade photo.jpg --task sr --scale 4 --out small.png")
-def degrade(
-    photo: Annotated[Path, typer.Argument(help="The photo to degrade.")],
-    out_file: Annotated[Path, typer.Option("--out", "-o", help="A .png (16 bits) or .safetensors file.")],
-    task: Annotated[str, typer.Option("--task", help="sr, inpaint, colorize, deblur, denoise or cs.")],
-    scale: Scale = None,
-    downsampling: Downsampling = None,
-    mask: Mask = None,
-    hidden: Hidden = None,
-    mask_seed: MaskSeed = None,
-    weights: Weights = None,
-    blur: Blur = None,
-    boundary: Boundary = None,
-    threshold: Threshold = None,
-    ratio: Ratio = None,
-    noise: Noise = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    overwrite: Overwrite = False,
-) -> None:
-    """Make an observation that deqir restore takes; the file carries the settings of its task."""
-    settings = _task_settings(locals())
-    from deqir import jobs
-
-    record = jobs.degrade(photo, out_file, jobs.task_from(settings, {}), noise or 0.0, seed, overwrite)
-    out.print(f"{photo} -> {out_file}: {record['task']['name']}, shape {tuple(record['shape'])}")
-
-
-@app.command(epilog="Example:  deqir demo --out demo/")
-def demo(
-    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("deqir-demo"),
-    steps: Annotated[int, typer.Option(help="Timesteps of each chain.")] = 20,
-    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps (default: cuda where there is one).")] = None,
-) -> None:
-    """Restore a bundled photo three ways, serially and in parallel, and draw one sheet of pictures."""
-    from deqir.demo import run_demo
-
-    sheet = run_demo(out_dir, steps, seed, device, _progress_line)
-    out.print(f"the sheet of pictures is {sheet}")
-
-
-def _task_settings(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The task settings that were given on the command line."""
-    names = (
-        "scale",
-        "downsampling",
-        "mask",
-        "hidden",
-        "mask_seed",
-        "weights",
-        "blur",
-        "boundary",
-        "threshold",
-        "ratio",
-    )
-    given = {name: arguments[name] for name in names if arguments[name] is not None}
-    return given if arguments["task"] is None else {"name": arguments["task"], **given}
-
-
-def _number_or_word(text: str) -> int | str:
-    try:
-        return int(text)
-    except ValueError:
-        return text
 
 
 def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]) -> RestoreJob:
@@ -269,7 +162,7 @@ def _failure(file: Path, sentence: str) -> Record:
 def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record]) -> None:
     """Restore one file, add its record and say how it went; a failure becomes a record with its sentence."""
     try:
-        with _progress_line(file.name) as report:
+        with progress_line(file.name) as report:
             records.append(job.run(file, target, report))
         out.print(_summary(records[-1], target))
     except DeqirError as error:
@@ -299,44 +192,3 @@ def _summary(record: Record, target: Path) -> str:
 
 def _decibels(value: float | None) -> str:
     return "infinite" if value is None else f"{value:.2f} dB"
-
-
-class _progress_line:  # noqa: N801  (a context manager used like a function)
-    """A progress line on standard error: sweeps, finished timesteps and the current residual."""
-
-    def __init__(self, title: str):
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-        )
-        self.bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
-        self.task = self.bar.add_task(title, total=None, state="")
-
-    def __enter__(self) -> Callable[[Any], None]:
-        self.bar.start()
-        return self.update
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
-
-    def update(self, progress: Any) -> None:
-        state = f"sweep {progress.sweep}, {progress.done}/{progress.total} timesteps final"
-        if progress.residual == progress.residual:
-            state += f", residual {progress.residual:.3g} grey levels"
-        self.bar.update(self.task, completed=progress.done, total=progress.total, state=state)
-
-
-def main() -> None:
-    """Run the command line; every error deqir raises on purpose is one sentence on standard error."""
-    try:
-        app()
-    except OptionError as error:
-        err.print(f"deqir: {error}")
-        sys.exit(USAGE)
-    except DeqirError as error:
-        err.print(f"deqir: {error}")
-        sys.exit(FAILURE)

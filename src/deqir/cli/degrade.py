@@ -1,0 +1,53 @@
+"""``deqir degrade``: make an observation of a photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deqir.cli.app import app
+from deqir.cli.console import out
+from deqir.cli.options import (
+    Blur,
+    Boundary,
+    Downsampling,
+    Hidden,
+    Mask,
+    MaskSeed,
+    Noise,
+    Overwrite,
+    Ratio,
+    Scale,
+    Threshold,
+    Weights,
+    task_settings,
+)
+
+
+@app.command(epilog="Example:  deqir degrade photo.jpg --task sr --scale 4 --out small.png")
+def degrade(
+    photo: Annotated[Path, typer.Argument(help="The photo to degrade.")],
+    out_file: Annotated[Path, typer.Option("--out", "-o", help="A .png (16 bits) or .safetensors file.")],
+    task: Annotated[str, typer.Option("--task", help="sr, inpaint, colorize, deblur, denoise or cs.")],
+    scale: Scale = None,
+    downsampling: Downsampling = None,
+    mask: Mask = None,
+    hidden: Hidden = None,
+    mask_seed: MaskSeed = None,
+    weights: Weights = None,
+    blur: Blur = None,
+    boundary: Boundary = None,
+    threshold: Threshold = None,
+    ratio: Ratio = None,
+    noise: Noise = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make an observation that deqir restore takes; the file carries the settings of its task."""
+    settings = task_settings(locals())
+    from deqir import jobs
+
+    record = jobs.degrade(photo, out_file, jobs.task_from(settings, {}), noise or 0.0, seed, overwrite)
+    out.print(f"{photo} -> {out_file}: {record['task']['name']}, shape {tuple(record['shape'])}")

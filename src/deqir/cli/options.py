@@ -1,0 +1,62 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Optional
+
+import typer
+
+TaskOption = Annotated[
+    Optional[str],
+    typer.Option("--task", help="sr, inpaint, colorize, deblur, denoise or cs; a file of deqir degrade has its own."),
+]
+Scale = Annotated[Optional[int], typer.Option(help="sr: the factor of magnification (4).")]
+Downsampling = Annotated[Optional[str], typer.Option(help="sr: how the photo was reduced, average or bicubic.")]
+Mask = Annotated[
+    Optional[str], typer.Option(help="inpaint: random, box, text, or an image file of the photo's size, white = keep.")
+]
+Hidden = Annotated[Optional[float], typer.Option(help="inpaint: the hidden fraction of a random mask (0.5).")]
+MaskSeed = Annotated[Optional[int], typer.Option(help="inpaint, cs: seed of the random mask or measurement (0).")]
+Weights = Annotated[Optional[str], typer.Option(help="colorize: how grey was made, mean or luma.")]
+Blur = Annotated[
+    Optional[str], typer.Option(help="deblur: gaussian, uniform, anisotropic, motion, or an image file of the kernel.")
+]
+Boundary = Annotated[
+    Optional[str], typer.Option(help="deblur: beyond the border the photo is circular, reflect, replicate or zero.")
+]
+Threshold = Annotated[
+    Optional[float],
+    typer.Option(help="deblur: frequencies weaker than this share of the strongest count as lost (0.03)."),
+]
+Ratio = Annotated[Optional[float], typer.Option(help="cs: measurements per pixel (0.25).")]
+Noise = Annotated[
+    Optional[float],
+    typer.Option(help="Standard deviation of the observation's noise, in units of 0..1; simulate and degrade add it."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+
+
+def task_settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The task settings that were given on the command line."""
+    names = (
+        "scale",
+        "downsampling",
+        "mask",
+        "hidden",
+        "mask_seed",
+        "weights",
+        "blur",
+        "boundary",
+        "threshold",
+        "ratio",
+    )
+    given = {name: arguments[name] for name in names if arguments[name] is not None}
+    return given if arguments["task"] is None else {"name": arguments["task"], **given}
+
+
+def number_or_word(text: str) -> int | str:
+    """The whole number that ``text`` writes, else the text itself."""
+    try:
+        return int(text)
+    except ValueError:
+        return text

@@ -1,0 +1,119 @@
+"""What every consistency rule shares: one affine step, and the replay of the chain from frozen predictions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from deqir.noise import StepNoises
+from deqir.operators import LinearOperator
+from deqir.schedule import NoiseLevels
+
+Linearisation = Callable[[int, Tensor, Tensor], Tensor]
+"""``predict(i, x, carried)``: the noise predicted in state i at x, of which ``carried`` is known to be noise."""
+
+
+class AffineStep(ABC):
+    """A rule bound to one problem: operator, observation, noise levels and the noise of every step.
+
+    Index i runs over the S steps; B images travel together. ``noises`` is (S, B, C, H, W), or None where the rule
+    draws none, or anything indexed like it.
+    """
+
+    levels: NoiseLevels
+
+    @abstractmethod
+    def parts(self, i: int, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean image and the noise of the next state, ``x_{i+1} = sqrt(a_{i+1}) clean + noise``.
+
+        From the state ``x_i`` and the predicted noise ``e_i``; all (B, C, H, W).
+        """
+
+    def __call__(self, i: int, x: Tensor, e: Tensor) -> Tensor:
+        """``x_{i+1}`` (B, C, H, W) from the state ``x_i`` and the predicted noise ``e_i`` of the same shape."""
+        clean, noise = self.parts(i, x, e)
+        return sqrt(float(self.levels.alphas[i + 1])) * clean + noise
+
+    def replay(
+        self, states: Tensor, predictions: Tensor, prefix: Tensor, stop: Tensor, order: int | None = None
+    ) -> Tensor:
+        """All states after the final ones, from frozen noise predictions.
+
+        ``states`` (S + 1, B, C, H, W) holds x_0 .. x_S, of which image b's first ``prefix[b]`` + 1 are final;
+        ``predictions`` (S, B, C, H, W) holds e_i for prefix[b] <= i < stop[b]. Returns x_1 .. x_S with the final ones
+        and those after x_stop[b] kept. With ``order`` k, x_i is replayed from the old x_{i-k} where that comes after
+        the final ones (equations of order k, ParaTAA, arXiv 2402.09970), else from the last final one.
+        """
+        first, last = span(prefix, stop)
+        if first >= last:
+            return states[1:]
+        if order is None:
+            replayed = list(self._walk(first, last, states, predictions, prefix, None))
+        else:
+            walks = (
+                self._walk(max(first, i - order), i, states, predictions, prefix, None)
+                for i in range(first + 1, last + 1)
+            )
+            replayed = [list(walk)[-1] for walk in walks]
+        return merged(states, torch.stack(replayed), first, prefix, stop)
+
+    def replay_linearised(self, states: Tensor, predictions: Tensor, prefix: Tensor, predict: Linearisation) -> Tensor:
+        """Replay to the end; behind the first replayed state, ``predict`` says e_i for where that state has moved.
+
+        Shapes as in ``replay``; states behind the window are replayed too.
+        """
+        first, last = int(prefix.min()), len(predictions)
+        walk = self._walk(first, last, states, predictions, prefix, predict)
+        return torch.stack([*states[1 : first + 1], *walk])
+
+    def _walk(
+        self,
+        first: int,
+        last: int,
+        states: Tensor,
+        predictions: Tensor,
+        prefix: Tensor,
+        predict: Linearisation | None,
+    ) -> Iterator[Tensor]:
+        """x_{first+1} .. x_last, walked from the old x_first; images keep their final ones."""
+        alphas = self.levels.alphas.tolist()
+        current = states[first]
+        carried = torch.zeros_like(current)
+        for i in range(first, last):
+            e = predictions[i] if predict is None or i == first else predict(i, current, carried)
+            clean, noise = self.parts(i, current, e)
+            carried = noise / sqrt(max(1 - alphas[i + 1], 1e-12))
+            ahead = (prefix <= i).view(-1, 1, 1, 1)
+            current = torch.where(ahead, sqrt(alphas[i + 1]) * clean + noise, states[i + 1])
+            yield current
+
+
+def span(prefix: Tensor, stop: Tensor) -> tuple[int, int]:
+    """The steps from the first to the last that some image asks for; an empty range where none does."""
+    return int(prefix.min()), int(torch.where(prefix < stop, stop, 0).max())
+
+
+def merged(states: Tensor, replayed: Tensor, first: int, prefix: Tensor, stop: Tensor) -> Tensor:
+    """x_1 .. x_S of ``states``, with ``replayed`` x_{first+1}, ... in every image's own range."""
+    last = first + len(replayed)
+    index = torch.arange(first, last, device=states.device).view(-1, 1)
+    inside = ((index >= prefix) & (index < stop)).view(*replayed.shape[:2], 1, 1, 1)
+    kept = states[first + 1 : last + 1]
+    return torch.cat([states[1 : first + 1], torch.where(inside, replayed, kept), states[last + 1 :]])
+
+
+class ConsistencyRule(ABC):
+    """A rule of data consistency, before it meets a problem."""
+
+    @abstractmethod
+    def bind(self, operator: LinearOperator, y: Tensor, levels: NoiseLevels, noises: StepNoises | None) -> AffineStep:
+        """The rule for one observation ``y`` of images in [-1, 1]."""
+
+    @property
+    @abstractmethod
+    def needs_noise(self) -> bool:
+        """Whether the steps draw fresh noise."""
