@@ -30,13 +30,14 @@ class SmoothDenoiser:
     name: str = "smooth"
     schedule: NoiseSchedule = field(default_factory=NoiseSchedule.linear)
     variance: float = 0.2
+    bend: float = 0.2
     calls: list[int] = field(default_factory=list)
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
         self.calls.append(len(x))
         a = self.schedule.alphas_cumprod[timesteps].to(x.dtype).view(-1, 1, 1, 1)
         mixed = (x + x.roll(1, -1) + x.roll(1, -2)) / 3
-        return (1 - a).sqrt() / (a * self.variance + 1 - a) * (x + 0.2 * torch.sin(2 * mixed))
+        return (1 - a).sqrt() / (a * self.variance + 1 - a) * (x + self.bend * torch.sin(2 * mixed))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> SmoothDenoiser:
         return self

@@ -152,13 +152,10 @@ class Restorer:
         """
         y = _checked(y)
         device = resolve_device(self.device)
-        seeds = [seed + b for b in range(len(y))] if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(y):
-            raise OptionError(f"{len(seeds)} seeds for {len(y)} observations; give one seed an observation")
         try:
             with torch.set_grad_enabled(adjoint is not None):
                 drawn = (initial_noise, noises)
-                return self._restore(y.to(device, self._state_dtype), seeds, progress, start, drawn, adjoint)
+                return self._restore(y.to(device, self._state_dtype), seed, progress, start, drawn, adjoint)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -166,6 +163,23 @@ class Restorer:
                 f"{device} ran out of memory, and smaller batches do not help; "
                 "choose smaller images or fewer of them, fewer steps, or solver serial"
             ) from None
+
+    def chain(self, y: Tensor, seed: int | Sequence[int] = 0) -> SamplingChain:
+        """The chain that restores the observations ``y`` in [0, 1], itself in [-1, 1] units, not yet solved."""
+        y = _checked(y).to(resolve_device(self.device), self._state_dtype)
+        return self._chain(y, self.operator.image_shape(tuple(y.shape[1:])), seed)
+
+    def draw(self, y: Tensor, seed: int | Sequence[int] = 0) -> SeededNoise:
+        """The noise that ``restore`` draws for the observations ``y``: images of the prior's channels.
+
+        Raises OptionError where the number of seeds is not that of the observations.
+        """
+        seeds = [seed + b for b in range(len(y))] if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(y):
+            raise OptionError(f"{len(seeds)} seeds for {len(y)} observations; give one seed an observation")
+        _, height, width = self.operator.image_shape(tuple(y.shape[1:]))
+        shape = (self.prior.channels, height, width)
+        return SeededNoise(shape, seeds, self.steps, resolve_device(self.device), self._state_dtype)
 
     @property
     def rule(self) -> ConsistencyRule:
@@ -179,7 +193,7 @@ class Restorer:
     def _restore(
         self,
         y: Tensor,
-        seeds: list[int],
+        seed: int | Sequence[int],
         progress: Callable[[Progress], None] | None,
         start: Tensor | None,
         drawn: tuple[Tensor | None, Tensor | None],
@@ -187,7 +201,7 @@ class Restorer:
     ) -> Restoration:
         started = time.perf_counter()
         shape = self.operator.image_shape(tuple(y.shape[1:]))
-        chain = self._chain(y, shape, seeds, *drawn)
+        chain = self._chain(y, shape, seed, *drawn)
         grey = shape[0] == 1 and self.prior.channels == 3
         watch = _Watch(progress, len(chain), grey)
         method = self._choose(chain)
@@ -211,7 +225,7 @@ class Restorer:
         self,
         y: Tensor,
         shape: tuple[int, int, int],
-        seeds: list[int],
+        seed: int | Sequence[int],
         initial_noise: Tensor | None = None,
         noises: Tensor | None = None,
     ) -> SamplingChain:
@@ -230,7 +244,7 @@ class Restorer:
             operator = operator.at(shape)
         levels = self.prior.schedule.levels(self.steps, self.spacing)
         rule = self.rule
-        noise = SeededNoise(shape, seeds, self.steps, y.device, y.dtype)
+        noise = self.draw(y, seed)
         every = noise if noises is None else _checked_like(noises, (len(levels), len(y), *shape), y, "noises")
         first = noise.initial if initial_noise is None else initial_noise
         first = _checked_like(first, (len(y), *shape), y, "initial_noise")

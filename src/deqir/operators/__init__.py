@@ -16,6 +16,7 @@ from deqir.operators.kernels import (
 from deqir.operators.masks import box_mask, random_mask, text_mask
 from deqir.operators.parametric import ParametricBlur, SoftMask
 from deqir.operators.superresolution import SuperResolution
+from deqir.operators.unobserved import Unobserved
 
 __all__ = [
     "Colorization",
@@ -28,6 +29,7 @@ __all__ = [
     "ParametricBlur",
     "SoftMask",
     "SuperResolution",
+    "Unobserved",
     "anisotropic_kernel",
     "box_mask",
     "gaussian_kernel",
