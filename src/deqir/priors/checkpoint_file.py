@@ -1,0 +1,124 @@
+"""Reading checkpoint files without running code in them, and finding the state dict inside."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deqir.errors import UnsupportedCheckpointError
+
+State = Mapping[str, Tensor]
+"""A state dict: tensors by name."""
+
+DEEPEST = 4
+"""Containers inside containers that are searched for state dicts."""
+
+
+def read_checkpoint(file: Path) -> Any:
+    """What ``file`` holds, on the CPU: safetensors, or anything of ``torch.save`` made of tensors and plain values.
+
+    Pickles are read with ``weights_only``: one that refers to other objects could run code and is refused. Raises
+    UnsupportedCheckpointError.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if _is_safetensors(file):
+            return load_file(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsupportedCheckpointError(
+            f"{file} cannot be read safely ({_cause(error)}); its objects could run code, so nothing was loaded: "
+            "save the state dict alone"
+        ) from None
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        raise UnsupportedCheckpointError(
+            f"{file} cannot be read safely ({_cause(error)}); it is damaged or no checkpoint: download or save it again"
+        ) from None
+
+
+def _is_safetensors(file: Path) -> bool:
+    """A safetensors file starts with the length of its JSON header, then the header."""
+    if file.suffix == ".safetensors":
+        return True
+    with file.open("rb") as opened:
+        return opened.read(9)[8:] == b"{"
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong in few words; torch's advice to turn the safety off is left out."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
+    return (telling or lines or [type(error).__name__])[0].removeprefix("WeightsUnpickler error:").strip()[:160]
+
+
+def state_dicts(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:
+    """Every state dict inside ``content``, with the names on the way to it joined by dots.
+
+    Checkpoints wrap them as ``{"state_dict": ...}``, ``{"model": ..., "ema": ...}`` or a list of states.
+    """
+    if isinstance(content, Mapping):
+        tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+        if tensors:
+            yield path, tensors
+        inner: Any = content.items()
+    elif isinstance(content, (list, tuple)):
+        inner = enumerate(content)
+    else:
+        return
+    if depth < DEEPEST:
+        for key, value in inner:
+            yield from state_dicts(value, f"{path}.{key}" if path else str(key), depth + 1)
+
+
+def network_state(file: Path, content: Any, anchors: tuple[str, ...], prefer_ema: bool) -> tuple[str, State]:
+    """The state dict in ``content`` that has one of the tensors ``anchors``: (that anchor, its tensors by plain name).
+
+    A prefix before the anchor ("module.", "model.") is cut off; tensors without it are left out where they belong to
+    another copy of the network or are the schedule's buffers, and stay, to be refused, where they are neither. Of
+    several copies the averaged one ("ema" in its path or prefix, or the last of a list, as the DDIM code saves it) is
+    taken if ``prefer_ema``, else the first. Raises UnsupportedCheckpointError where there is none.
+    """
+    copies = [copy for path, state in state_dicts(content) for copy in _copies(path, state, anchors)]
+    if not copies:
+        found = next((sorted(state) for _, state in state_dicts(content)), [])
+        holds = f"its tensors begin with {', '.join(found[:3])}" if found else "it holds no state dict"
+        raise UnsupportedCheckpointError(
+            f"{file} is no model that deqir knows ({holds}); give a guided-diffusion or DDPM U-Net or diffusers folder"
+        )
+    averaged = [copy for copy in copies if "ema" in copy[0].lower()]
+    if not averaged and isinstance(content, (list, tuple)):
+        averaged = copies[-1:]
+    plain = [copy for copy in copies if copy not in averaged] or copies
+    _, anchor, state = (averaged or plain)[0] if prefer_ema else plain[0]
+    return anchor, state
+
+
+def _copies(path: str, state: State, anchors: tuple[str, ...]) -> Iterator[tuple[str, str, State]]:
+    """(path, anchor, tensors) of every network in one flat state dict."""
+    found = [(key.removesuffix(anchor), anchor) for key in state for anchor in anchors if key.endswith(anchor)]
+    prefixes = {prefix for prefix, _ in found}
+    for prefix, anchor in found:
+        if prefix and not prefix.endswith("."):
+            continue
+        others = tuple(other for other in prefixes if other and other != prefix)
+        kept = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if not (others and key.startswith(others)) and not (prefix and _is_schedule_buffer(key))
+        }
+        yield f"{path}.{prefix}", anchor, kept
+
+
+def _is_schedule_buffer(key: str) -> bool:
+    words = ("betas", "alphas", "posterior_", "num_updates", "decay", "log_one_minus", "sqrt_", "logvar")
+    return key.startswith(words)
