@@ -76,7 +76,7 @@ def wrap_callable(function: Callable[..., Any], options: CheckpointOptions) -> D
     )
     schedule, prediction = options.chosen_schedule("linear", 1000), options.prediction or "epsilon"
     if isinstance(function, UNet2DModel):
-        options.refuse_others(TAKEN[:-1], f"the network {name}")
+        options.refuse_others(("null_label", *TAKEN[:-1]), f"the network {name}")
         return DiffusersDenoiser(function.eval(), schedule, prediction, name)
     options.refuse_others(TAKEN, f"the callable {name}")
     if isinstance(function, torch.nn.Module):

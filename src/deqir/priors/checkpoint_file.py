@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,15 +36,8 @@ def read_checkpoint(file: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UnsupportedCheckpointError(
-            f"{file} cannot be read safely ({_cause(error)}); its objects could run code, so nothing was loaded: "
-            "save the state dict alone"
-        ) from None
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        raise UnsupportedCheckpointError(
-            f"{file} cannot be read safely ({_cause(error)}); it is damaged or no checkpoint: download or save it again"
-        ) from None
+    except (pickle.UnpicklingError, SafetensorError, OSError, EOFError, RuntimeError, LookupError, ValueError) as error:
+        raise UnsupportedCheckpointError(f"{file} cannot be read safely: {_reason(error)}") from None
 
 
 def _is_safetensors(file: Path) -> bool:
@@ -54,11 +48,18 @@ def _is_safetensors(file: Path) -> bool:
         return opened.read(9)[8:] == b"{"
 
 
-def _cause(error: BaseException) -> str:
-    """What went wrong in few words; torch's advice to turn the safety off is left out."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
-    return (telling or lines or [type(error).__name__])[0].removeprefix("WeightsUnpickler error:").strip()[:160]
+def _reason(error: Exception) -> str:
+    """What went wrong and what to do; torch's own advice to turn the safety off is left out."""
+    text = str(error)
+    culprit = re.search(r"GLOBAL (\S+)", text)
+    if culprit:
+        return (
+            f"it refers to {culprit[1]}, which could run code, so nothing was loaded; "
+            "save its tensors alone, as a state dict"
+        )
+    if isinstance(error, (pickle.UnpicklingError, LookupError)) or not text.strip():
+        return "it is no file of torch.save or safetensors; download or save it again"
+    return f"{text.splitlines()[0].split('. ')[0][:100]}; download or save it again"
 
 
 def state_dicts(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, State]]:

@@ -53,8 +53,12 @@ class LabelledDenoiser:
         return unconditional + self.guidance * (conditional - unconditional)
 
 
-def with_label(prior: Denoiser, label: int, guidance: float | None = None) -> LabelledDenoiser:
+def with_label(
+    prior: Denoiser, label: int, guidance: float | None = None, null_label: int | None = None
+) -> LabelledDenoiser:
     """``prior`` for images of class ``label``, with classifier-free ``guidance`` where it is not None.
+
+    ``null_label``: the class that stands for none; None: the one that the prior's configuration names, if any.
 
     Raises OptionError where the prior is not class-conditional, has no such class, or has no class that stands for
     none, without which there is nothing to guide against.
@@ -63,7 +67,10 @@ def with_label(prior: Denoiser, label: int, guidance: float | None = None) -> La
         raise OptionError(f"the prior {prior.name} is not class-conditional; leave label out")
     if not isinstance(label, int) or not 0 <= label < prior.classes:
         raise OptionError(f"label is {label!r}; choose one of the classes 0 to {prior.classes - 1} of {prior.name}")
-    null_label = (prior.model.config.get(EXTRAS) or {}).get("null_label")
+    if null_label is not None and not 0 <= null_label < prior.classes:
+        raise OptionError(f"null_label is {null_label}; choose one of 0 to {prior.classes - 1} of {prior.name}")
+    if null_label is None:
+        null_label = (prior.model.config.get(EXTRAS) or {}).get("null_label")
     if guidance is not None:
         if not math.isfinite(guidance) or guidance < 0:
             raise OptionError(f"guidance is {guidance}; choose a number of at least 0 (1: the class alone)")

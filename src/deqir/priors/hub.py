@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from deqir.errors import DownloadError
+from deqir.errors import DeqirError, DownloadError
 from deqir.priors.diffusers_folder import WEIGHT_FILES, read_json
 
 CONFIG_FILES = ("model_index.json", "config.json", "scheduler_config.json", "*/config.json", "*/scheduler_config.json")
@@ -29,10 +29,10 @@ def fetch(hub_id: str) -> Path:
 
     owner, name, *path = hub_id.split("/")
     if path:
-        return Path(_told(hub_id, lambda: hf_hub_download(f"{owner}/{name}", "/".join(path))))
+        return Path(_told(hub_id, partial(hf_hub_download, f"{owner}/{name}", "/".join(path))))
     for weights in WEIGHT_FILES:
         patterns = [*CONFIG_FILES, weights, f"unet/{weights}"]
-        folder = Path(_told(hub_id, lambda patterns=patterns: snapshot_download(hub_id, allow_patterns=patterns)))  # type: ignore[misc]
+        folder = Path(_told(hub_id, partial(snapshot_download, hub_id, allow_patterns=patterns)))
         if (folder / weights).exists() or (folder / "unet" / weights).exists():
             break
     return folder
@@ -79,8 +79,10 @@ def _is_model(folder: Path) -> bool:
     model = folder / "unet" if (folder / "unet").is_dir() else folder
     if not any((model / weights).exists() for weights in WEIGHT_FILES) or not (model / "config.json").exists():
         return False
-    config: dict[str, Any] = read_json(model / "config.json")
-    return config.get("_class_name") == "UNet2DModel"
+    try:
+        return read_json(model / "config.json").get("_class_name") == "UNet2DModel"
+    except DeqirError:
+        return False
 
 
 def is_cached(hub_id: str) -> bool:

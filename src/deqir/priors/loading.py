@@ -45,8 +45,9 @@ def load_prior(
     """
     if label is None and guidance is not None:
         raise OptionError("guidance is given without label; choose the class to guide towards")
-    prior = _load(source, CheckpointOptions.from_names(options))
-    return prior if label is None else with_label(prior, label, guidance)
+    chosen = CheckpointOptions.from_names(options)
+    prior = _load(source, chosen)
+    return prior if label is None else with_label(prior, label, guidance, chosen.null_label)
 
 
 def _load(source: Source, options: CheckpointOptions) -> Denoiser:
