@@ -14,6 +14,7 @@ CONFIGS = {
     "three levels as CIFAR-10": DDPM(multipliers=(1, 2, 2), attention=(False, True, False), blocks=2),
     "pooling": DDPM(convolved=False, multipliers=(1, 1, 3), attention=(False, False, True)),
     "one level": DDPM(multipliers=(1,), attention=(False,)),
+    "a narrower first convolution": DDPM(multipliers=(2, 1, 3), attention=(True, False, False), blocks=2),
     "one channel": DDPM(channels=1, blocks=3),
 }
 
@@ -60,7 +61,7 @@ def test_options(tmp_path):
         ({"mid.attn_1.norm.weight": None}, "missing: mid.attn_1.norm.weight"),
         ({"down.0.block.0.extra.weight": torch.zeros(2)}, "unexpected: down.0.block.0.extra.weight"),
         ({"conv_out.weight": torch.zeros(4, 32, 3, 3)}, "takes 3 channels and returns 4"),
-        ({"conv_in.weight": torch.zeros(16, 3, 3, 3)}, "cannot express"),
+        ({"conv_in.bias": torch.zeros(16)}, "of another shape: conv_in.bias"),
         ({"conv_in.weight": None}, "'conv_in.weight' is missing"),
     ],
 )

@@ -184,5 +184,5 @@ def test_an_upsampler_and_a_wider_first_level_are_refused(tmp_path):
     with pytest.raises(UnsupportedCheckpointError, match="as an upsampler does"):
         load_prior(file, num_heads=2)
     save_file(state | {"input_blocks.0.0.weight": torch.zeros(16, 3, 3, 3)}, file)
-    with pytest.raises(UnsupportedCheckpointError, match="cannot express"):
+    with pytest.raises(UnsupportedCheckpointError, match="does not build"):
         load_prior(file, num_heads=2)

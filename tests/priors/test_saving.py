@@ -14,6 +14,7 @@ X, T = torch.randn(2, 3, 8, 8), torch.tensor([10, 40])
 
 CHECKPOINTS = {
     "ddpm": (ddpm, DDPM(), {}),
+    "a narrower first convolution": (ddpm, DDPM(multipliers=(2, 3)), {}),
     "heads that differ by level": (guided, Guided(heads=4, attention=(True, True), learn_sigma=True), {"num_heads": 4}),
     "half as wide at the top": (guided, Guided(64, (0.5, 1), head_channels=16), {"num_head_channels": 16}),
     "rescaled": (

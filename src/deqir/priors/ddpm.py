@@ -47,14 +47,13 @@ class Layout:
 def load_ddpm(state: State, options: CheckpointOptions, source: str, name: str) -> DiffusersDenoiser:
     """The prior of one state dict of this family, in float32 on the CPU.
 
-    Raises UnsupportedCheckpointError where it is damaged or beyond UNet2DModel, OptionError where the options do not
-    fit it.
+    Raises UnsupportedCheckpointError where it is damaged or no model of noise in images, OptionError where the
+    options do not fit it.
     """
     options.refuse_others(TAKEN, f"the DDPM checkpoint {source}")
     layout = read_layout(state, source)
     schedule = options.chosen_schedule("linear", 1000)
-    extras = {"timestep_scale": 1000 / len(schedule)} if options.rescale_timesteps else {}
-    model = build_network(_config(layout, options) | ({EXTRAS: extras} if extras else {}), source)
+    model = build_network(_config(layout, options, len(schedule)), source)
 
     def adapt(target: str, tensor: Tensor) -> Tensor:
         return flattened(tensor, target)
@@ -76,11 +75,6 @@ def read_layout(state: State, source: str) -> Layout:
             f"{source} takes {layout.in_channels} channels and returns {layout.out_channels}; "
             "give a model that takes the noisy image alone"
         )
-    if layout.base_channels != layout.level_channels[0]:
-        raise UnsupportedCheckpointError(
-            f"the first convolution of {source} has {layout.base_channels} channels and its first level "
-            f"{layout.level_channels[0]}, which diffusers' UNet2DModel cannot express; wrap the model as a callable"
-        )
     return layout
 
 
@@ -99,12 +93,17 @@ def _layout(state: State) -> Layout:
     )
 
 
-def _config(layout: Layout, options: CheckpointOptions) -> dict[str, Any]:
+def _config(layout: Layout, options: CheckpointOptions, timesteps: int) -> dict[str, Any]:
     """The configuration of the ``UNet2DModel`` with this architecture.
 
     Convolutions that halve the resolution pad below and to the right alone, which UNet2DModel does at padding 0.
     """
     multipliers = tuple(channels // layout.base_channels for channels in layout.level_channels)
+    extras: dict[str, Any] = {}
+    if layout.base_channels != layout.level_channels[0]:
+        extras |= {"stem_channels": layout.base_channels, "timestep_channels": layout.base_channels}
+    if options.rescale_timesteps:
+        extras["timestep_scale"] = 1000 / timesteps
     return {
         "sample_size": options.image_size or IMAGE_SIZES.get(multipliers),
         "in_channels": layout.in_channels,
@@ -120,6 +119,7 @@ def _config(layout: Layout, options: CheckpointOptions) -> dict[str, Any]:
         "attention_head_dim": None,
         "attn_norm_num_groups": 32,
         "norm_eps": 1e-6,
+        **({EXTRAS: extras} if extras else {}),
     }
 
 

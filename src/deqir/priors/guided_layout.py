@@ -83,7 +83,7 @@ def _layout(state: State, source: str) -> Layout:
     if first.shape[0] != layout.level_channels[0]:
         raise UnsupportedCheckpointError(
             f"the first convolution of {source} has {first.shape[0]} channels and its first level "
-            f"{layout.level_channels[0]}, which diffusers' UNet2DModel cannot express; wrap the model as a callable"
+            f"{layout.level_channels[0]}, which guided-diffusion does not build; wrap the model as a callable"
         )
     return layout
 

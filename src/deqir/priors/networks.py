@@ -25,8 +25,10 @@ def build_network(config: Mapping[str, Any], source: str) -> UNet2DModel:
     """The network of ``config``, in evaluation mode and without gradients for its weights.
 
     ``config["deqir"]`` may hold ``attention_heads`` (heads of all attention layers below a module, by its path),
-    ``timestep_channels`` (of the sinusoidal embedding, where the first level has another number), ``timestep_scale``
-    (what the timestep is multiplied by) and ``null_label``. Raises UnsupportedCheckpointError, naming ``source``.
+    ``stem_channels`` and ``timestep_channels`` (of the first convolution and of the sinusoidal embedding, where the
+    first level has another number), ``timestep_scale`` (what the timestep is multiplied by) and ``null_label``.
+
+    Raises UnsupportedCheckpointError, naming ``source``.
     """
     from diffusers import UNet2DModel
 
@@ -35,6 +37,8 @@ def build_network(config: Mapping[str, Any], source: str) -> UNet2DModel:
     try:
         model = UNet2DModel.from_config(arguments)
         _set_timestep_embedding(model, extras)
+        if "stem_channels" in extras:
+            _set_stem(model, int(extras["stem_channels"]))
         for path, heads in extras.get("attention_heads", {}).items():
             _set_heads(model.get_submodule(path), heads)
     except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
@@ -63,6 +67,30 @@ def _set_timestep_embedding(model: UNet2DModel, extras: Mapping[str, Any]) -> No
         model.time_embedding.linear_1 = torch.nn.Linear(model.time_proj.num_channels, first.out_features)
     if "timestep_scale" in extras:
         model.time_proj.scale = float(extras["timestep_scale"])
+
+
+def _set_stem(model: UNet2DModel, channels: int) -> None:
+    """Give the first convolution that many channels, and the two residual blocks that take what it returns."""
+    first = model.conv_in
+    model.conv_in = torch.nn.Conv2d(first.in_channels, channels, 3, padding=1)
+    down, up = model.down_blocks[0].resnets, model.up_blocks[-1].resnets
+    up[-1] = _with_inputs(up[-1], up[-1].in_channels - first.out_channels + channels)
+    down[0] = _with_inputs(down[0], channels)
+
+
+def _with_inputs(block: Any, channels: int) -> torch.nn.Module:
+    """A new residual block like ``block`` for that many input channels."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    wider: torch.nn.Module = ResnetBlock2D(
+        in_channels=channels,
+        out_channels=block.out_channels,
+        temb_channels=block.time_emb_proj.in_features,
+        groups=block.norm1.num_groups,
+        eps=block.norm1.eps,
+        time_embedding_norm=block.time_embedding_norm,
+    )
+    return wider
 
 
 def resampling_kernel(shape: torch.Size, target: str) -> Tensor:
