@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from deqir.priors.hub import cached_models, is_cached
+from deqir.priors.hub import CHECKPOINT_SUFFIXES, cached_models, is_cached
 from deqir.priors.loading import BUILTIN_NAME
 
 HERE, ELSEWHERE = "here", "-"
@@ -91,4 +90,4 @@ def listed_priors() -> Iterator[tuple[KnownPrior, str]]:
 
 
 def _file_cached(source: str) -> bool:
-    return Path(source).suffix in (".pt", ".ckpt") and is_cached(source)
+    return source.endswith(CHECKPOINT_SUFFIXES) and is_cached(source)

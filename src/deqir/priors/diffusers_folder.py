@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deqir.errors import UnsupportedCheckpointError
 from deqir.priors.checkpoint_file import State, read_checkpoint
 from deqir.priors.denoiser import DiffusersDenoiser
 from deqir.priors.networks import EXTRAS, build_network, load_weights
 from deqir.priors.options import CheckpointOptions
-from deqir.priors.scheduler_config import VARIANCE_EXPLODING, read_schedule
-from deqir.priors.score import ScoreDenoiser, exploding_schedule
+from deqir.priors.scheduler_config import VARIANCE_EXPLODING, read_exploding_schedule, read_schedule
+from deqir.priors.score import ScoreDenoiser
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 OLD_ATTENTION_NAMES = {
@@ -41,28 +44,27 @@ def load_diffusers_folder(
         )
     _refuse_latent_pipeline(folder)
     model_folder = folder / "unet" if (folder / "unet").is_dir() else folder
-    scheduler_file = folder / ("scheduler" if (folder / "scheduler").is_dir() else "") / "scheduler_config.json"
-    config = _checked_config(model_folder, options)
-    model = build_network(config, str(model_folder / "config.json"))
+    model = build_network(_checked_config(model_folder, options), str(model_folder / "config.json"))
     load_weights(model, _with_current_names(_read_weights(model_folder)), str(model_folder))
-    name = name or folder.name
+    return _with_schedule(model, folder, name or folder.name, options)
+
+
+def _with_schedule(
+    model: UNet2DModel, folder: Path, name: str, options: CheckpointOptions
+) -> DiffusersDenoiser | ScoreDenoiser:
+    """The prior of ``model`` with the schedule of the options, else of the folder's scheduler."""
     if options.schedule is not None or options.diffusion_steps is not None:
-        schedule = options.chosen_schedule("linear", 1000)
-        return DiffusersDenoiser(model, schedule, options.prediction or "epsilon", name)
-    scheduler = read_json(scheduler_file)
+        return DiffusersDenoiser(model, options.chosen_schedule("linear", 1000), options.prediction or "epsilon", name)
+    file = folder / ("scheduler" if (folder / "scheduler").is_dir() else "") / "scheduler_config.json"
+    scheduler = read_json(file)
     if scheduler.get("_class_name") == VARIANCE_EXPLODING:
-        noise = exploding_schedule(
-            int(scheduler.get("num_train_timesteps", 2000)),
-            float(scheduler.get("sigma_min", 0.01)),
-            float(scheduler.get("sigma_max", 1348.0)),
-        )
-        return ScoreDenoiser(model, noise, name)
-    if config.get("time_embedding_type") == "fourier":
+        return ScoreDenoiser(model, read_exploding_schedule(scheduler), name)
+    if model.config["time_embedding_type"] == "fourier":
         raise UnsupportedCheckpointError(
             f"prior {folder} is a continuous score model, but its scheduler is {scheduler.get('_class_name')}; "
             f"deqir knows those of {VARIANCE_EXPLODING}"
         )
-    schedule, prediction = read_schedule(scheduler, scheduler_file)
+    schedule, prediction = read_schedule(scheduler, file)
     return DiffusersDenoiser(model, schedule, options.prediction or prediction, name)
 
 

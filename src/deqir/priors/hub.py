@@ -12,11 +12,14 @@ from deqir.priors.diffusers_folder import WEIGHT_FILES, read_json
 
 CONFIG_FILES = ("model_index.json", "config.json", "scheduler_config.json", "*/config.json", "*/scheduler_config.json")
 PART = r"[A-Za-z0-9][\w.-]*"
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
 def is_hub_id(text: str) -> bool:
     """Whether ``text`` reads as ``owner/name`` or a checkpoint file in such a repository, ``owner/name/file.pt``."""
-    return re.fullmatch(rf"{PART}/{PART}(/[\w./-]+\.(pt|pth|ckpt|safetensors))?", text) is not None
+    parts = len(text.split("/"))
+    is_file = text.endswith(CHECKPOINT_SUFFIXES)
+    return re.fullmatch(rf"{PART}(/{PART})+", text) is not None and (parts > 2 if is_file else parts == 2)
 
 
 def fetch(hub_id: str) -> Path:
@@ -61,7 +64,7 @@ def _told(hub_id: str, download: Callable[[], str]) -> str:
         reason = "the repository has no such file: check its name"
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-    raise DownloadError(f"prior {hub_id} could not be fetched; {reason}")
+    raise DownloadError(f"prior {hub_id} is no file or folder here and could not be fetched; {reason}")
 
 
 def cached_models() -> Iterator[tuple[str, Path]]:

@@ -68,6 +68,17 @@ def _betas(config: dict[str, Any], file: Path) -> Tensor:
     return betas_of(made[kind](length, start, end))
 
 
+def read_exploding_schedule(config: dict[str, Any]) -> NoiseSchedule:
+    """The schedule with the noise-to-signal ratios of a ``ScoreSdeVeScheduler``: noise levels in geometric progression.
+
+    The levels are for images in [0, 1], as these models see them, so the ratio in [-1, 1] is twice the level.
+    """
+    length = int(config.get("num_train_timesteps", 2000))
+    lowest, highest = float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0))
+    sigmas = lowest * (highest / lowest) ** torch.linspace(0, 1, length, dtype=torch.float64)
+    return NoiseSchedule(1 / (1 + (2 * sigmas).square()))
+
+
 def betas_of(schedule: NoiseSchedule) -> Tensor:
     """The per-step variances (T,) of ``schedule``."""
     alphas = schedule.alphas_cumprod

@@ -15,15 +15,6 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
 
-def exploding_schedule(length: int, sigma_min: float, sigma_max: float) -> NoiseSchedule:
-    """The schedule whose noise-to-signal ratios are those of ``length`` noise levels in geometric progression.
-
-    The levels are for images in [0, 1], as the model sees them, so the ratio in [-1, 1] is twice the level.
-    """
-    sigmas = sigma_min * (sigma_max / sigma_min) ** torch.linspace(0, 1, length, dtype=torch.float64)
-    return NoiseSchedule(1 / (1 + (2 * sigmas).square()))
-
-
 @dataclass(frozen=True, eq=False)
 class ScoreDenoiser:
     """A ``UNet2DModel`` that returns the score of ``u + sigma noise`` at noise level sigma, u an image in [0, 1].
