@@ -31,6 +31,7 @@ WRAPPERS = {
     "compiled and wrapped": {"model": prefixed("_orig_mod.module.", STATE)},
     "one flat dict of both": prefixed("model.", OTHER) | prefixed("model_ema.", STATE),
     "lightning with buffers": {"state_dict": prefixed("net.", STATE) | {"betas": torch.zeros(9)}},
+    "buffers of its schedule": STATE | {"logvar": torch.zeros(9), "sqrt_alphas_cumprod": torch.zeros(9)},
     "list of states": [prefixed("module.", OTHER), {"state": {0: {"step": 1}}}, 2, 3, STATE],
     "shadow with its decay": {"model": OTHER, "ema": {"decay": torch.tensor(0.9), "shadow": STATE}},
 }

@@ -96,11 +96,12 @@ def network_state(file: Path, content: Any, anchors: tuple[str, ...], prefer_ema
         raise UnsupportedCheckpointError(
             f"{file} is no model that deqir knows ({holds}); give a guided-diffusion or DDPM U-Net or diffusers folder"
         )
-    averaged = [copy for copy in copies if "ema" in copy[0].lower()]
-    if not averaged and isinstance(content, (list, tuple)):
-        averaged = copies[-1:]
-    plain = [copy for copy in copies if copy not in averaged] or copies
-    _, anchor, state = (averaged or plain)[0] if prefer_ema else plain[0]
+    marked = [number for number, (path, _, _) in enumerate(copies) if "ema" in path.lower()]
+    if not marked and isinstance(content, (list, tuple)):
+        marked = [len(copies) - 1]
+    plain = [number for number in range(len(copies)) if number not in marked]
+    preferred = marked + plain if prefer_ema else plain + marked
+    _, anchor, state = copies[preferred[0]]
     return anchor, state
 
 
@@ -115,7 +116,7 @@ def _copies(path: str, state: State, anchors: tuple[str, ...]) -> Iterator[tuple
         kept = {
             key.removeprefix(prefix): value
             for key, value in state.items()
-            if not (others and key.startswith(others)) and not (prefix and _is_schedule_buffer(key))
+            if not (others and key.startswith(others)) and not _is_schedule_buffer(key)
         }
         yield f"{path}.{prefix}", anchor, kept
 

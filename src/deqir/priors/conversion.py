@@ -21,18 +21,16 @@ Adapt = Callable[[str, Tensor], Tensor]
 """(target name, source tensor) to the target's tensor."""
 
 
-def load_converted(
-    model: UNet2DModel, state: State, table: ModuleTable, adapt: Adapt, source: str, ignored: tuple[str, ...] = ()
-) -> None:
+def load_converted(model: UNet2DModel, state: State, table: ModuleTable, adapt: Adapt, source: str) -> None:
     """Load ``state`` into ``model``, every tensor renamed by ``table`` and changed by ``adapt``.
 
-    Raises UnsupportedCheckpointError, naming in the source's own words what is missing, unexpected (``ignored`` is
-    not) or of another shape.
+    Raises UnsupportedCheckpointError, naming in the source's own words what is missing, unexpected or of another
+    shape.
     """
     own = {key: value.shape for key, value in model.state_dict().items()}
     names = {key: _source_name(key, table) for key in own}
     used = {name for name in names.values() if name is not None}
-    refuse_misfits(used - state.keys(), state.keys() - used - set(ignored), (), source)
+    refuse_misfits(used - state.keys(), state.keys() - used, (), source)
     converted: dict[str, Tensor] = {}
     reshaped: list[str] = []
     for key, name in names.items():

@@ -58,7 +58,7 @@ def load_ddpm(state: State, options: CheckpointOptions, source: str, name: str) 
     def adapt(target: str, tensor: Tensor) -> Tensor:
         return flattened(tensor, target)
 
-    load_converted(model, state, _module_table(layout), adapt, source, ignored=("logvar",))
+    load_converted(model, state, _module_table(layout), adapt, source)
     return DiffusersDenoiser(model, schedule, options.prediction or "epsilon", name)
 
 

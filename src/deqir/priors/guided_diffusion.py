@@ -49,16 +49,12 @@ def load_guided_diffusion(state: State, options: CheckpointOptions, source: str,
     def adapt(target: str, tensor: Tensor) -> Tensor:
         part = attention_part(target)
         if part is not None:
-            heads = settings.heads(_channels(tensor), "up_blocks" in target)
+            heads = settings.heads(len(tensor) // 3, "up_blocks" in target)
             tensor = split_heads(tensor, heads, part, not settings.new_attention_order)
         return flattened(tensor, target)
 
     load_converted(model, state, _module_table(layout), adapt, source)
     return DiffusersDenoiser(model, settings.schedule, settings.prediction, name)
-
-
-def _channels(qkv: Tensor) -> int:
-    return qkv.shape[0] // 3
 
 
 def _settings(layout: Layout, options: CheckpointOptions, source: str) -> Settings:
