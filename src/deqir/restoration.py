@@ -21,7 +21,7 @@ from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
 from deqir.noise import SeededNoise
 from deqir.operators import LinearOperator
 from deqir.preconditioner import BandedSecant
-from deqir.priors import Denoiser
+from deqir.priors import Denoiser, require_label
 from deqir.schedule import Spacing
 from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, Status, SweepReport, TriangularAnderson
 
@@ -127,6 +127,7 @@ class Restorer:
             raise OptionError(f"window is {self.window}; choose at least 1 timestep")
         checked_max_batch(self.max_batch)
         _ = self.rule
+        require_label(self.prior)
         if not isinstance(self.spacing, str):
             object.__setattr__(self, "spacing", tuple(self.spacing))
             object.__setattr__(self, "steps", len(self.spacing))

@@ -70,12 +70,12 @@ def test_labels_that_do_not_fit(file, given, message):
 def test_a_label_is_asked_for(file):
     prior = load(file)
     assert prior.classes == 4
-    for ask in (lambda: prior(X, T), lambda: require_label(prior)):
+    for ask in (lambda: prior(X, T), lambda: require_label(prior), lambda: Restorer(prior, operators.Denoising())):
         with pytest.raises(OptionError, match="conditional on 4 classes; choose one with label, 0 to 3"):
             ask()
 
 
 def test_an_unconditional_prior_takes_no_label(network):
-    assert require_label(network) is network
+    require_label(network)
     with pytest.raises(OptionError, match="not class-conditional; leave label out"):
         with_label(network, 1)

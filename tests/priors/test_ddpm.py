@@ -33,6 +33,17 @@ def test_the_converted_network_is_the_original(tmp_path, name):
     assert (prior.name, len(prior.schedule)) == ("model", 1000)
 
 
+@torch.no_grad()
+def test_the_norms_epsilon(tmp_path):
+    """Features of a thousandth: their variance is that of the epsilon."""
+    state = random_state(ddpm, DDPM())
+    state["conv_in.weight"] *= 1e-3
+    state["conv_in.bias"] *= 1e-3
+    torch.save(dict(state), tmp_path / "model.pt")
+    x, t = torch.randn(1, 3, 8, 8), torch.tensor([40])
+    torch.testing.assert_close(load_prior(tmp_path / "model.pt")(x, t), ddpm(state, DDPM(), x, t), rtol=0, atol=1e-5)
+
+
 def test_the_list_that_ddims_training_saves(tmp_path):
     """[model, optimiser, epoch, step, averaged]: the averaged weights are meant, the others are there."""
     averaged, last = random_state(ddpm, DDPM(), seed=1), random_state(ddpm, DDPM(), seed=2)

@@ -86,6 +86,13 @@ def test_networks_that_are_no_priors(folder, change, message):
         schedule_of(folder, beta_schedule="linear")
 
 
+def test_the_weights_of_a_folder_stand_for_it(folder):
+    schedule_of(folder, beta_schedule="linear")
+    prior = load_prior(folder / "diffusion_pytorch_model.safetensors")
+    assert prior.name == "prior"
+    torch.testing.assert_close(prior(X, T), load_prior(folder)(X, T))
+
+
 def test_a_latent_pipeline_is_refused(folder):
     index = {"_class_name": "LDMPipeline", "unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "VQModel"]}
     (folder / "model_index.json").write_text(json.dumps(index))

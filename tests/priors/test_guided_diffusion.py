@@ -59,6 +59,18 @@ def test_the_converted_network_is_the_original(tmp_path, name):
     assert expected.std() > 0.1
 
 
+@torch.no_grad()
+def test_the_norms_epsilon(tmp_path):
+    """Features of a thousandth: their variance is that of the epsilon."""
+    config = Guided(heads=2)
+    file, state = saved(tmp_path, config)
+    state["input_blocks.0.0.weight"] *= 1e-3
+    state["input_blocks.0.0.bias"] *= 1e-3
+    save_file(state, file)
+    x, t = torch.randn(1, 3, 8, 8), torch.tensor([40])
+    torch.testing.assert_close(load_prior(file, num_heads=2)(x, t), guided(state, config, x, t), rtol=0, atol=1e-5)
+
+
 def test_every_class_has_its_own_prediction(tmp_path):
     config = Guided(heads=2, classes=5)
     file, state = saved(tmp_path, config, label=0)
@@ -125,6 +137,7 @@ def test_published_models_are_known_by_their_shapes(base, multipliers, blocks, r
     s = published_settings(base, multipliers, blocks, resnet, 1000)
     known = (s.image_size, s.heads(576, False), s.new_attention_order, len(s.schedule), s.linear, s.num_head_channels)
     assert known == expected
+    assert s.rescale_timesteps == (len(s.schedule) == 4000)
 
 
 def test_unknown_heads_are_asked_for(tmp_path):

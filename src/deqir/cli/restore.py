@@ -118,7 +118,7 @@ def _make_job(
     """The job, its options checked before any file is touched."""
     from deqir import operators
     from deqir.jobs import RestoreJob, checked_noise, task_from
-    from deqir.priors import load_prior, require_label
+    from deqir.priors import load_prior
     from deqir.restoration import Restorer, resolve_device
 
     if "name" in settings or given["simulate"]:
@@ -126,7 +126,7 @@ def _make_job(
         if given["noise"] is not None or given["simulate"]:
             checked_noise(task, given["noise"] or 0.0)
     resolve_device(options["device"])
-    loaded = require_label(load_prior(prior, **loading))
+    loaded = load_prior(prior, **loading)
     Restorer(loaded, operators.Denoising(), **options)
     return RestoreJob(loaded, settings, options, **given)
 

@@ -82,11 +82,10 @@ def with_label(
     return LabelledDenoiser(prior, label, guidance, null_label)
 
 
-def require_label(prior: Denoiser) -> Denoiser:
-    """``prior``; raises OptionError where it is class-conditional and was told no class."""
+def require_label(prior: Denoiser) -> None:
+    """Raise OptionError where ``prior`` is class-conditional and was told no class."""
     if isinstance(prior, DiffusersDenoiser) and prior.classes is not None:
         raise OptionError(
             f"the prior {prior.name} is conditional on {prior.classes} classes; choose one with label, "
             f"0 to {prior.classes - 1}"
         )
-    return prior

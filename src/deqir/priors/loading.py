@@ -13,7 +13,7 @@ from deqir.priors.callables import wrap_callable
 from deqir.priors.checkpoint_file import State, network_state, read_checkpoint
 from deqir.priors.conditioning import with_label
 from deqir.priors.denoiser import Denoiser, DiffusersDenoiser
-from deqir.priors.diffusers_folder import load_diffusers_folder
+from deqir.priors.diffusers_folder import WEIGHT_FILES, load_diffusers_folder
 from deqir.priors.hub import fetch, is_hub_id
 from deqir.priors.options import CheckpointOptions
 
@@ -67,6 +67,8 @@ def _load_path(text: str, options: CheckpointOptions) -> Denoiser:
     path = Path(text).expanduser()
     if path.is_dir():
         return load_diffusers_folder(path, None, options)
+    if path.is_file() and path.name in WEIGHT_FILES and (path.parent / "config.json").exists():
+        return load_diffusers_folder(path.parent.parent if path.parent.name == "unet" else path.parent, None, options)
     if path.is_file():
         return load_checkpoint(path, options)
     if not is_hub_id(text):
