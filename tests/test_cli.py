@@ -356,7 +356,7 @@ def test_the_parallel_solvers_work_from_the_command_line(deqir, photo, tmp_path)
 def test_help_and_version():
     run = subprocess.run([sys.executable, "-m", "deqir", "--version"], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("deqir ")
-    for command in ("restore", "degrade", "demo"):
+    for command in ("restore", "degrade", "demo", "convert", "priors"):
         run = subprocess.run([sys.executable, "-m", "deqir", command, "--help"], capture_output=True, text=True)
         assert run.returncode == 0
         assert "Example:" in run.stdout

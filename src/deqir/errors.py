@@ -29,5 +29,9 @@ class UnsupportedCheckpointError(DeqirError):
     """A folder or file is not a prior that deqir can load."""
 
 
+class DownloadError(DeqirError):
+    """A prior could not be fetched from the hub, or is not in its cache."""
+
+
 class DeviceError(DeqirError):
     """The device asked for is not available, or out of memory."""

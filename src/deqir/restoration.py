@@ -21,7 +21,7 @@ from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
 from deqir.noise import SeededNoise
 from deqir.operators import LinearOperator
 from deqir.preconditioner import BandedSecant
-from deqir.priors import Denoiser
+from deqir.priors import Denoiser, require_label
 from deqir.schedule import Spacing
 from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, Status, SweepReport, TriangularAnderson
 
@@ -88,8 +88,9 @@ class Progress:
 class Restorer:
     """Restores observations ``y = A x`` with a diffusion prior.
 
-    ``steps`` timesteps (1..T, chosen by ``spacing``), DDIM's ``eta`` in [0, 1], ``noise``: the standard deviation of
-    the observation's Gaussian noise for images in [0, 1] (0: DDNM; above: DDNM+, for decomposable operators),
+    ``steps`` timesteps (1..T, chosen by ``spacing``, or the timesteps that ``spacing`` lists), DDIM's ``eta`` in
+    [0, 1], ``noise``: the standard deviation of the observation's Gaussian noise for images in [0, 1] (0: DDNM; above:
+    DDNM+, for decomposable operators),
     ``solver`` one of auto, serial, picard, anderson, triangular, preconditioned or a FixedPointSolver, ``tolerance`` to
     the serial chain in grey levels of 0..255, ``max_sweeps`` (None: as many as steps, which always suffices),
     ``window``: how many timesteps a sweep hands to the network at most (None: all), ``max_batch`` images in one network
@@ -126,6 +127,10 @@ class Restorer:
             raise OptionError(f"window is {self.window}; choose at least 1 timestep")
         checked_max_batch(self.max_batch)
         _ = self.rule
+        require_label(self.prior)
+        if not isinstance(self.spacing, str):
+            object.__setattr__(self, "spacing", tuple(self.spacing))
+            object.__setattr__(self, "steps", len(self.spacing))
         self.prior.schedule.levels(self.steps, self.spacing)
 
     def restore(

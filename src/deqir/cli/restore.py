@@ -19,13 +19,16 @@ from deqir.cli.options import (
     MaskSeed,
     Noise,
     Overwrite,
+    PriorOptions,
     Ratio,
     Scale,
     TaskOption,
     Threshold,
     Weights,
     number_or_word,
+    prior_options,
     task_settings,
+    timesteps_or_word,
 )
 from deqir.errors import DeqirError
 
@@ -69,19 +72,30 @@ def restore(
         str, typer.Option(help="Bound on the images in one network call, a number or auto: by size and memory.")
     ] = "auto",
     spacing: Annotated[
-        str, typer.Option(help="Choice of timesteps: cubic, quadratic, leading, trailing or linspace.")
+        str,
+        typer.Option(
+            help="Choice of timesteps: cubic, quadratic, leading, trailing, uniform (linspace), or a list, 999,800,..."
+        ),
     ] = "cubic",
     device: Annotated[
         Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
-    prior: Annotated[str, typer.Option(help="builtin, or a diffusers folder.")] = "builtin",
+    prior: Annotated[
+        str, typer.Option(help="builtin, a diffusers folder, a checkpoint file or a hub id; see deqir priors.")
+    ] = "builtin",
+    label: Annotated[Optional[int], typer.Option(help="The class, for a class-conditional prior.")] = None,
+    guidance: Annotated[
+        Optional[float], typer.Option(help="Classifier-free guidance towards the class (default: none).")
+    ] = None,
+    options: PriorOptions = None,
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Restore photos: super-resolution, inpainting, colourisation, deblurring, denoising, compressed sensing."""
     settings = task_settings(locals())
-    options = {
+    loading = {"label": label, "guidance": guidance, **prior_options(options)}
+    chain = {
         "steps": steps,
         "eta": eta,
         "solver": solver,
@@ -89,16 +103,18 @@ def restore(
         "max_sweeps": max_sweeps,
         "window": window,
         "max_batch": number_or_word(max_batch),
-        "spacing": spacing,
+        "spacing": timesteps_or_word(spacing),
         "device": device,
         "dtype": dtype,
     }
     given = {"seed": seed, "noise": noise, "simulate": simulate, "overwrite": overwrite}
-    job = _make_job(prior, settings, options, given)
+    job = _make_job(prior, loading, settings, chain, given)
     _run_restore(job, photos, out_dir, stats)
 
 
-def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]) -> RestoreJob:
+def _make_job(
+    prior: str, loading: dict[str, Any], settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]
+) -> RestoreJob:
     """The job, its options checked before any file is touched."""
     from deqir import operators
     from deqir.jobs import RestoreJob, checked_noise, task_from
@@ -110,7 +126,7 @@ def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], giv
         if given["noise"] is not None or given["simulate"]:
             checked_noise(task, given["noise"] or 0.0)
     resolve_device(options["device"])
-    loaded = load_prior(prior)
+    loaded = load_prior(prior, **loading)
     Restorer(loaded, operators.Denoising(), **options)
     return RestoreJob(loaded, settings, options, **given)
 
