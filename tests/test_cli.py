@@ -281,7 +281,8 @@ def test_noise_is_added_told_and_removed_by_its_own_rule(deqir, photo, tmp_path)
     )
     assert code == 0, err
     (record,) = json.loads(stats.read_text())
-    assert (record["noise"], record["rule"], record["classical"]) == (0.1, "DDNMPlus", "non-local means")
+    assert (record["noise"], record["rule"], record["classical"]) == (0.1, "ddnm+", "non-local means")
+    assert record["rule_settings"] == {"sigma_y": 0.2, "eta": 0.85}
     y = tmp_path / "y.safetensors"
     assert deqir("degrade", photo, "--task", "sr", "--noise", "0.05", "--seed", "3", "--out", y)[0] == 0
     code, _, err = deqir("restore", y, "--out", tmp_path / "o", "--stats", stats, "--overwrite")

@@ -71,6 +71,11 @@ def restore(
     spacing: Annotated[
         str, typer.Option(help="Choice of timesteps: cubic, quadratic, leading, trailing or linspace.")
     ] = "cubic",
+    rule: Annotated[
+        str, typer.Option(help="How the observation enters: auto (by its noise), ddnm, ddnm+, diffpir or ddrm.")
+    ] = "auto",
+    travel_length: Annotated[int, typer.Option(help="Steps that the chain goes back at a time (time travel).")] = 1,
+    travel_repeat: Annotated[int, typer.Option(help="Times that it walks them; 1 is no time travel.")] = 1,
     device: Annotated[
         Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
     ] = None,
@@ -90,6 +95,9 @@ def restore(
         "window": window,
         "max_batch": number_or_word(max_batch),
         "spacing": spacing,
+        "rule": rule,
+        "travel_length": travel_length,
+        "travel_repeat": travel_repeat,
         "device": device,
         "dtype": dtype,
     }
