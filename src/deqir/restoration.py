@@ -90,13 +90,13 @@ class Restorer:
     the observation's Gaussian noise for images in [0, 1], ``rule`` one of auto (DDNM for noise 0, else DDNM+ where the
     operator is decomposable, else DiffPIR), ddnm, ddnm+, diffpir, ddrm or a ConsistencyRule, which brings its own
     settings. With ``travel_repeat`` above 1 the chain walks every ``travel_length`` of its steps that often (time
-    travel) and makes as many more network calls. ``solver`` one of auto, serial, picard, anderson, triangular,
-    preconditioned or a FixedPointSolver, ``tolerance`` to the serial chain in grey levels of 0..255, ``max_sweeps``
-    (None: as many as steps, which always suffices), ``window``: how many timesteps a sweep hands to the network at most
-    (None: all), ``max_batch`` images in one network call at most (auto or None: by image size and memory; halved where
-    memory runs out), ``device`` (None: CUDA where there is one) and ``dtype`` float32, float64, bfloat16 or float16
-    (the half types run the network under autocast, states stay float32). ``keep_trajectory`` keeps all states in the
-    result, for a warm start.
+    travel), at one network call each. ``solver`` one of auto, serial, picard, anderson, triangular, preconditioned or a
+    FixedPointSolver, ``tolerance`` to the serial chain in grey levels of 0..255, ``max_sweeps`` (None: as many as the
+    serial chain has network calls, which always suffices), ``window``: how many timesteps a sweep hands to the network
+    at most (None: all), ``max_batch`` images in one network call at most (auto or None: by image size and memory;
+    halved where memory runs out), ``device`` (None: CUDA where there is one) and ``dtype`` float32, float64, bfloat16
+    or float16 (the half types run the network under autocast, states stay float32). ``keep_trajectory`` keeps all
+    states in the result, for a warm start.
     """
 
     prior: Denoiser

@@ -61,7 +61,10 @@ def restore(
         str, typer.Option(help="auto, serial, picard, anderson, triangular, preconditioned; auto measures.")
     ] = "auto",
     tolerance: Annotated[float, typer.Option(help="Allowed difference to the serial chain, in grey levels.")] = 0.5,
-    max_sweeps: Annotated[Optional[int], typer.Option(help="Bound on the parallel sweeps (default: steps).")] = None,
+    max_sweeps: Annotated[
+        Optional[int],
+        typer.Option(help="Bound on the parallel sweeps (default: the network calls of the serial chain)."),
+    ] = None,
     window: Annotated[
         Optional[int], typer.Option(help="Timesteps a parallel sweep hands to the network at most (default: all).")
     ] = None,

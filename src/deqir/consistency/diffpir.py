@@ -33,8 +33,8 @@ class DiffPIR(ConsistencyRule):
     """
 
     sigma_y: float
-    lambda_: float = 1.0
-    zeta: float = 0.3
+    lambda_: float = 1.75
+    zeta: float = 0.85
     tolerance: float = 1e-5
     max_iterations: int = 200
 

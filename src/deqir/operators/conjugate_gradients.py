@@ -28,7 +28,7 @@ def solve_normal_equations(
     ``shift`` 0, b must lie in the range of A^T, as ``A^T y`` does; x is then the solution of least norm.
 
     Gradients with respect to b and to what A is made of are those of the exact solution (implicit differentiation):
-    a backward pass solves once more, or three times where the shift is 0, and keeps no iterates. Raises OptionError
+    a backward pass solves once more, or a few times where the shift is 0, and keeps no iterates. Raises OptionError
     for a negative shift, a tolerance that is not above zero, or fewer than one iteration.
     """
     if not (shift >= 0 and tolerance > 0 and max_iterations >= 1):
@@ -43,15 +43,21 @@ def solve_normal_equations(
     def solve(b: Tensor) -> Tensor:
         return solve_normal_equations(operator, b, shift, tolerance, max_iterations)
 
-    def solve_any(b: Tensor) -> Tensor:
-        return solve(b) if shift else solve(solve(normal(b)))  # N+ g = N+ N+ (N g), and N g is in the range of A^T
-
     with torch.no_grad():
         solution = _iterate(normal, right_hand_side, tolerance, max_iterations)
     if not torch.is_grad_enabled():
         return solution
     residual = right_hand_side - normal(solution)
-    return solution + _implicit(residual, solve_any) if residual.requires_grad else solution
+    if not residual.requires_grad:
+        return solution
+    if shift:
+        return solution + _implicit(residual, solve)
+    # The pseudo-inverse N+ of N = A^T A: N+ g = N+ N+ (N g), as g may lie outside the range of A^T, and d(N+ b) has
+    # besides N+ (db - dN x) the part (I - N+ N) dN N+ x, by which that range turns.
+    with torch.no_grad():
+        twice = solve(solution)
+    turn = _implicit(normal(twice), lambda g: g - solve(normal(g)))
+    return solution + _implicit(residual, lambda g: solve(solve(normal(g)))) + turn
 
 
 def _iterate(normal: SymmetricMap, b: Tensor, tolerance: float, max_iterations: int) -> Tensor:
