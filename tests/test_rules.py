@@ -145,6 +145,11 @@ def test_the_choice_of_rules():
     assert choose_rule("ddrm", plain, 0.2, 0.5) == DDRM(0.2, 0.5)
     with pytest.raises(OptionError, match="'dps'; choose one of auto, ddnm"):
         choose_rule("dps", plain, 0.2, 0.5)
+    for name in ("auto", "ddnm", "diffpir"):
+        with pytest.raises(OptionError, match="noise level is -1"):
+            choose_rule(name, plain, -1.0, 0.5)
+        with pytest.raises(OptionError, match="eta is 2"):
+            choose_rule(name, plain, 0.2, 2.0)
 
 
 @pytest.mark.parametrize("rule", [DDNM(0.3), DDNMPlus(0.2), DDRM(0.2, eta_b=0.5), DiffPIR(0.2, lambda_=3.0)])

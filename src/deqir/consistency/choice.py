@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Literal, get_args
 
 from deqir.consistency.base import ConsistencyRule
+from deqir.consistency.checks import require_fraction, require_noise_level
 from deqir.consistency.ddnm import DDNM
 from deqir.consistency.ddnm_plus import DDNMPlus
 from deqir.consistency.ddrm import DDRM
@@ -30,8 +31,11 @@ def choose_rule(name: str, operator: LinearOperator, sigma_y: float, eta: float)
     """The rule called ``name`` for observations of noise level ``sigma_y``, in units of images in [-1, 1].
 
     ``auto`` is DDNM where there is no noise, DDNM+ where there is and the operator is decomposable, else DiffPIR.
-    ``eta`` is that of DDNM, DDNM+ and DDRM; DiffPIR has its own zeta. Raises OptionError for another name.
+    ``eta`` is that of DDNM, DDNM+ and DDRM; DiffPIR has its own zeta. Raises OptionError for another name, and for
+    values out of range, whichever rule it is.
     """
+    require_noise_level(sigma_y)
+    require_fraction("eta", eta)
     if name not in get_args(RuleName):
         raise OptionError(f"rule is {name!r}; choose one of {', '.join(get_args(RuleName))}")
     if name == "auto":

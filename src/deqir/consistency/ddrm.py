@@ -68,11 +68,12 @@ class DDRMStep(AffineStep):
         denoised, z = (x - sqrt(1 - a) * e) / sqrt(a), self.noises[i]
         renoised = level * (kept * e + self.rule.eta * z)
         basis = self.operator.V_adjoint
+        zbar = basis(z)
         seen, brought, trusted = self._trust(a_next)
         missing = self.observed - basis(denoised)
         pull = torch.where(seen & trusted, self.rule.eta_b * missing, 0)
-        fresh = remaining_noise(level, self.rule.eta_b * brought) * basis(z)
-        guided = level * (kept * sqrt(a_next) / torch.where(trusted, 1, brought) * missing + self.rule.eta * basis(z))
+        fresh = remaining_noise(level, self.rule.eta_b * brought) * zbar
+        guided = level * (kept * sqrt(a_next) / torch.where(trusted, 1, brought) * missing + self.rule.eta * zbar)
         swap = seen * (torch.where(trusted, fresh, guided) - basis(renoised))
         return denoised + self.operator.V(pull), renoised + self.operator.V(swap)
 
