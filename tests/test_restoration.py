@@ -4,8 +4,10 @@ import torch
 import deqir
 from conftest import Cramped, SmoothDenoiser
 from deqir import operators
+from deqir.adjoints import ImplicitAdjoint, UnrolledAdjoint
 from deqir.choice import choose_solver
 from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
+from deqir.noise import SeededNoise
 from deqir.restoration import Restorer
 from deqir.solvers import Anderson, Status
 
@@ -283,3 +285,32 @@ def test_a_window_bounds_the_timesteps_of_a_sweep_and_keeps_the_answer(solver):
     assert (result.image - serial).square().mean().sqrt() * 255 <= 0.5
     with pytest.raises(OptionError, match="window is 0"):
         Restorer(prior, operator, window=0)
+
+
+def test_the_restored_image_can_be_differentiated(network):
+    y = torch.rand(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    x_0 = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    found = {}
+    for solver in ("serial", "preconditioned"):
+        restorer = Restorer(network, operators.SuperResolution(2), steps=6, solver=solver, tolerance=0, dtype="float64")
+        for adjoint in (UnrolledAdjoint(), ImplicitAdjoint(tolerance=0)):
+            result = restorer.restore(y, initial_noise=x_0, adjoint=adjoint)
+            gradient = torch.autograd.grad(result.image.square().sum(), (y, x_0))
+            found[solver, type(adjoint)] = (result.image.detach(), *gradient)
+            assert not result.measurement_error.requires_grad
+    first = found["serial", UnrolledAdjoint]
+    for other in found.values():
+        for ours, theirs in zip(other, first, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_given_noise_replaces_the_drawn_one(network):
+    y = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+    restorer = Restorer(network, operators.SuperResolution(2), steps=4, solver="serial", dtype="float64")
+    noise = SeededNoise((3, 8, 8), [5], 4, torch.device("cpu"), torch.float64)
+    given = restorer.restore(y, seed=0, initial_noise=noise.initial, noises=noise[0:4])
+    torch.testing.assert_close(given.image, restorer.restore(y, seed=5).image, rtol=0, atol=0)
+    with pytest.raises(ShapeError, match="initial_noise has shape"):
+        restorer.restore(y, initial_noise=noise.initial[:, :2])
+    with pytest.raises(NonFiniteError, match="noises holds NaN"):
+        restorer.restore(y, noises=noise[0:4] * torch.nan)

@@ -7,6 +7,7 @@ import torch
 
 from conftest import SHAPE, SmoothDenoiser, all_operators, noises_of, observation_of
 from deqir import operators
+from deqir.adjoints import ImplicitAdjoint, UnrolledAdjoint
 from deqir.chain import SamplingChain
 from deqir.consistency import DDNM, DDRM, ConsistencyRule, DDNMPlus, DiffPIR, TimeTravel, choose_rule, describe_rule
 from deqir.equilibrium import solve_equilibrium
@@ -213,3 +214,21 @@ def test_a_clipped_denoiser_keeps_clean_images_in_range():
     assert clean.abs().max() > 1
     torch.testing.assert_close(kept, clean.clamp(-1, 1), rtol=1e-9, atol=1e-9)
     assert (clipped.name, clipped.channels) == ("smooth (clipped)", 3)
+
+
+@pytest.mark.parametrize("travel", [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("rule", ["ddnm", "ddnm+", "ddrm", "diffpir"])
+def test_gradients_of_a_solved_chain_are_those_of_backpropagation(rule, travel):
+    """With respect to y and to the operator, also where x_0 holds y (DDRM) and where the first step travels (1, 2)."""
+    y = torch.rand(1, *SHAPE, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(1, *SHAPE, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
+    options = {"noise": 0.1, "rule": rule, "travel_length": travel[0], "travel_repeat": travel[1]}
+    found = []
+    for adjoint in (UnrolledAdjoint(), ImplicitAdjoint(tolerance=0)):
+        leaves = y.clone().requires_grad_(), operators.gaussian_kernel().double().requires_grad_()
+        restorer = Restorer(SmoothDenoiser(), operators.ParametricBlur(leaves[1]), 4, dtype="float64", **options)
+        restored = restorer.restore(leaves[0], adjoint=adjoint).image
+        found.append(torch.autograd.grad((weights * restored).sum(), leaves))
+    for exact, implicit in zip(*found, strict=True):
+        assert exact.norm() > 1e-3
+        torch.testing.assert_close(implicit, exact, rtol=1e-7, atol=1e-7)

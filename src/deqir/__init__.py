@@ -12,6 +12,7 @@ from deqir.version import __version__
 
 if TYPE_CHECKING:
     from deqir import operators, solvers
+    from deqir.adjoints import ImplicitAdjoint, PhantomGradient, UnrolledAdjoint
     from deqir.errors import DeqirError
     from deqir.images import read_image, write_image
     from deqir.metrics import psnr, ssim
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "DeqirError": "errors",
     "Denoiser": "priors",
+    "ImplicitAdjoint": "adjoints",
     "NoiseSchedule": "schedule",
+    "PhantomGradient": "adjoints",
     "Restoration": "restoration",
     "Restorer": "restoration",
+    "UnrolledAdjoint": "adjoints",
     "load_prior": "priors",
     "psnr": "metrics",
     "read_image": "images",
@@ -36,9 +40,12 @@ _MODULES = ("operators", "solvers")
 __all__ = [
     "Denoiser",
     "DeqirError",
+    "ImplicitAdjoint",
     "NoiseSchedule",
+    "PhantomGradient",
     "Restoration",
     "Restorer",
+    "UnrolledAdjoint",
     "__version__",
     "load_prior",
     "operators",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from deqir.errors import OptionError
-from deqir.priors import Denoiser
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""``network(x, timesteps)``: one result for each of N images ``x`` (N, ...) at ``timesteps`` (N,)."""
 
 MaxBatch = int | Literal["auto"] | None
 """A bound on the images in one network call; ``"auto"`` and None: by image size and memory."""
@@ -64,22 +67,24 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(eq=False)
 class Batcher:
-    """Calls ``denoiser`` on any number of images of one size, a limited number at a time.
+    """Calls ``network`` on any number of images of one size, a limited number at a time.
 
     The limit is ``max_batch``, or chosen by image size (None), on CUDA raised to what memory holds. A call that runs
-    out of memory is repeated with half as many images, and the limit stays there; ``halvings`` counts them.
+    out of memory is repeated with half as many images, and the limit stays there; ``halvings`` counts them. ``cost``
+    says how many times the memory of a plain prediction one result needs.
     """
 
-    denoiser: Denoiser
+    network: Network
     max_batch: int | None = None
+    cost: int = 1
     halvings: int = field(default=0, init=False)
     _limit: int | None = field(default=None, init=False)
     _grown: bool = field(default=False, init=False)
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        """The predicted noise (N, C, H, W) in ``x`` of that shape at ``timesteps`` (N,), in the order of ``x``.
+        """The network's results for ``x`` (N, C, H, W) at ``timesteps`` (N,), in the order of ``x``.
 
-        Raises what the denoiser raises, its lack of memory only where one image does not fit.
+        Raises what the network raises, its lack of memory only where one image does not fit.
         """
         limit, done = self.limit(x, len(x)), 0
         parts: list[Tensor] = []
@@ -99,10 +104,10 @@ class Batcher:
         It may grow, once, where ``wanted`` images are more; that costs a network call and CUDA's peak statistics.
         """
         if self._limit is None:
-            self._limit = self.max_batch or default_max_batch(like)
+            self._limit = self.max_batch or max(1, default_max_batch(like) // self.cost)
         if wanted > self._limit and self._may_grow(like):
             self._grown = True
-            free, per_image = _cuda_memory(self.denoiser, like[:1])
+            free, per_image = _cuda_memory(self.network, like[:1])
             self._limit = grown_limit(self._limit, like.shape[-2] * like.shape[-1], free, per_image)
         return self._limit
 
@@ -112,7 +117,7 @@ class Batcher:
     def _attempt(self, x: Tensor, timesteps: Tensor) -> Tensor | None:
         """One network call; None where several images were too many for the memory."""
         try:
-            return self.denoiser(x, timesteps)
+            return self.network(x, timesteps)
         except (RuntimeError, MemoryError) as error:
             if len(x) == 1 or not is_out_of_memory(error):
                 raise
@@ -126,12 +131,12 @@ class Batcher:
         return self._limit
 
 
-def _cuda_memory(denoiser: Denoiser, image: Tensor) -> tuple[int, int]:
+def _cuda_memory(network: Network, image: Tensor) -> tuple[int, int]:
     """Bytes free on CUDA, the allocator's unused ones among them, and the bytes one call on ``image`` takes at most."""
     device = image.device
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    denoiser(image, torch.zeros(1, dtype=torch.long, device=device))
+    network(image, torch.zeros(1, dtype=torch.long, device=device))
     per_image = torch.cuda.max_memory_allocated(device) - before
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + cached, per_image

@@ -9,12 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from deqir.batching import Batcher
+from deqir.batching import Batcher, Network
 from deqir.consistency import AffineStep, TimeTravelStep
 from deqir.errors import OptionError, ShapeError
 from deqir.preconditioner import LearnedJacobian
-from deqir.priors import Denoiser
-from deqir.solvers import CausalMap
+from deqir.solvers import CausalMap, Solution, Status
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +26,7 @@ class SamplingChain:
     OptionError where one of the two is below 1, or the levels travel in time and the step does not.
     """
 
-    denoiser: Denoiser
+    denoiser: Network
     step: AffineStep
     initial_noise: Tensor
     max_batch: int | None = None
@@ -79,10 +78,10 @@ class SamplingChain:
         position ``prefix[b]``.
         """
         whole = torch.cat([self.initial_noise[None], states])
-        return self.step.replay(whole, self._evaluate(whole[:-1], prefix, stop), prefix, stop, self.order)
+        return self.step.replay(whole, self.evaluate(whole[:-1], prefix, stop), prefix, stop, self.order)
 
-    def _evaluate(self, inputs: Tensor, prefix: Tensor, stop: Tensor) -> Tensor:
-        """The noise predicted in x_i for prefix[b] <= i < stop[b], zero elsewhere, (S, B, C, H, W)."""
+    def evaluate(self, inputs: Tensor, prefix: Tensor, stop: Tensor) -> Tensor:
+        """The noise predicted in ``inputs`` x_0 .. x_{S-1}, for prefix[b] <= i < stop[b], zero elsewhere."""
         needed = self._needed(prefix, stop)
         timesteps = self.step.levels.timesteps.to(inputs.device).view(-1, 1).expand(needed.shape)
         predictions = torch.zeros_like(inputs)
@@ -102,7 +101,7 @@ class SamplingChain:
 
         def sweep(states: Tensor, prefix: Tensor, stop: Tensor) -> Tensor:
             whole = torch.cat([self.initial_noise[None], states])
-            predictions = self._evaluate(whole[:-1], prefix, stop)
+            predictions = self.evaluate(whole[:-1], prefix, stop)
             jacobian.learn(whole[:-1], predictions, self._needed(prefix, stop))
             return self.step.replay_linearised(whole, predictions, prefix, jacobian.predict)
 
@@ -124,3 +123,24 @@ class SamplingChain:
         """Every state is the guess ``clean`` (B, C, H, W), noised to its level with x_0's noise."""
         alphas = self.step.levels.alphas[1:].to(clean).view(-1, 1, 1, 1, 1)
         return alphas.sqrt() * clean + (1 - alphas).clamp(min=0).sqrt() * self.initial_noise
+
+
+def serial_solution(
+    chain: SamplingChain, keep: bool = False, progress: Callable[[int, Tensor], None] | None = None
+) -> Solution:
+    """The serial walk as a solution, exact after S sweeps; all its states with ``keep``, else the last alone."""
+    states: list[Tensor] = []
+
+    def report(done: int, state: Tensor) -> None:
+        if keep:
+            states.append(state)
+        if progress is not None:
+            progress(done, state)
+
+    image = chain.sample(report)
+    finite = image.isfinite().flatten(1).all(1).tolist()
+    status = tuple(Status.CONVERGED if good else Status.NON_FINITE for good in finite)
+    counts = torch.full((chain.image_count,), len(chain))
+    empty = torch.empty(0, chain.image_count)
+    exact = torch.zeros(chain.image_count)
+    return Solution(torch.stack(states or [image]), status, counts, counts, empty, empty.long(), exact)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from deqir.adjoints import Adjoint
 from deqir.chain import SamplingChain
 from deqir.errors import OptionError
 from deqir.preconditioner import BandedSecant
@@ -41,13 +42,18 @@ def solve_equilibrium(
     start: Tensor | None = None,
     preconditioner: BandedSecant | None = None,
     progress: Callable[[SweepReport], None] | None = None,
+    adjoint: Adjoint | None = None,
 ) -> Solution:
     """Solve ``X = chain.sweep(X)``; the last state of the solution is the serial chain's answer.
 
     ``tolerance`` is the root mean square error allowed on the restored image, in grey levels of 0..255. ``start``
-    (S, B, C, H, W) defaults to repeated noise. A ``preconditioner`` linearises the network in every sweep. Raises
-    OptionError where an option is out of its range.
+    (S, B, C, H, W) defaults to repeated noise. A ``preconditioner`` linearises the network in every sweep. With an
+    ``adjoint`` the states of the solution can be differentiated. Raises OptionError where an option is out of range.
     """
+    if adjoint is not None:
+        return adjoint.solution(
+            chain, lambda: solve_equilibrium(chain, solver, tolerance, start, preconditioner, progress)
+        )
     sweep: CausalMap = chain.sweep
     horizon = None
     if preconditioner is not None:

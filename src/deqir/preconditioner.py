@@ -15,13 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deqir.bands import FrequencyBands
 from deqir.errors import OptionError
+from deqir.jacobian import CHUNK, BandedJacobian
 from deqir.schedule import NoiseLevels
 from deqir.secants import SecantMemory
-
-CHUNK = 32
-"""States whose spectra are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -75,25 +72,27 @@ class BandedSecant:
         return LearnedJacobian(self, levels, like)
 
 
-class LearnedJacobian:
-    """The model of one solve; ``gains`` (S, B, bands) float64 are those of the frequency bands.
+class LearnedJacobian(BandedJacobian):
+    """The model of one solve: a banded Jacobian with a trust region, and the predictions it was last linearised at.
 
-    ``noise`` (S,) are the noise levels ``sqrt(1 - a_i)`` of the states, ``cap`` (S, 1, 1) the largest gains.
+    ``noise`` (S,) are the noise levels ``sqrt(1 - a_i)`` of the states, ``weights`` (S, B) trust in the last replay.
     """
 
     def __init__(self, settings: BandedSecant, levels: NoiseLevels, like: Tensor):
+        super().__init__(
+            1 - levels.alphas[:-1],
+            like,
+            bands=settings.bands,
+            variance=settings.variance,
+            corner=settings.corner,
+            decay=settings.decay,
+            trust=settings.trust,
+            secants=SecantMemory(settings.directions, settings.ridge),
+        )
         self.settings = settings
-        self.bands = FrequencyBands.of(like, settings.bands)
-        variances = (1 - levels.alphas[:-1]).to(like.device)
-        self.noise = variances.sqrt()
-        self.cap = (1 / self.noise).view(-1, 1, 1)
-        self.gaussian = self._gaussian(variances, settings.variance)
-        self.model = self.gaussian.expand(-1, len(like), -1)
-        self.first_guess = self._gaussian(variances, settings.start_variance).expand(-1, len(like), -1)
-        self.gains = self.model
-        self.products = torch.zeros_like(self.gains)
-        self.squares = torch.zeros_like(self.gains)
-        self.secants = SecantMemory(settings.directions, settings.ridge)
+        self.noise = self.variances.sqrt()
+        self.gaussian = self.model
+        self.first_guess = self.gaussian_gains(settings.start_variance).expand(-1, len(like), -1)
         self.before: tuple[Tensor, Tensor, Tensor] | None = None
         expected = self._trusted(self.noise.new_tensor(settings.start_error), self.noise)
         self.weights = expected.view(-1, 1).repeat(1, len(like))
@@ -102,13 +101,6 @@ class LearnedJacobian:
         """The first state behind ``prefix`` (B,) that moved too far to be worth evaluating yet, (B,) int64."""
         final = torch.arange(len(self.weights), device=prefix.device).view(-1, 1) <= prefix
         return (final | (self.weights >= self.settings.worth)).long().cumprod(0).sum(0)
-
-    def _gaussian(self, variances: Tensor, variance: float) -> Tensor:
-        """The gains of the exact denoiser of Gaussian images, (S, 1, bands)."""
-        spectrum = 1 / (self.bands.radius.square() + self.settings.corner**2)
-        power = variance / spectrum.mean() * spectrum
-        parts = torch.split(variances.view(-1, 1, 1), CHUNK)
-        return torch.cat([self.bands.mean(v.sqrt() / ((1 - v) * power + v)) for v in parts])[:, None]
 
     def guess(self, i: int, x: Tensor) -> Tensor:
         """The noise that the Gaussian model predicts in a state ``x`` (B, C, H, W) when no network has seen it."""
@@ -122,19 +114,11 @@ class LearnedJacobian:
         assert self.before is not None, "the model is asked before the network"
         inputs, predictions, evaluated = self.before
         displacement = x - inputs[i]
-        linearised = predictions[i] + self._response(i, displacement)
+        linearised = predictions[i] + self.respond(i, displacement)
         weight = self._trusted(_rms(displacement), self.noise[i].to(x.dtype))
         self.weights[i] = weight.nan_to_num(0)
         weight = torch.where(evaluated[i] & weight.isfinite(), weight, 0).view(-1, 1, 1, 1)
         return torch.where(weight > 0, weight * linearised, 0) + (1 - weight) * carried
-
-    def _response(self, i: int, displacement: Tensor) -> Tensor:
-        """``J_i d`` for a displacement (B, C, H, W): the bands' gains, and what they miss of remembered directions."""
-        moves, gains = self.secants.directions(i), self.gains[i]
-        if moves is None:
-            return self.bands.filter(displacement, gains)
-        filtered = self.bands.filter(torch.cat([displacement[:, None], moves], 1), gains[:, None])
-        return filtered[:, 0] + self.secants.correction(i, displacement, moves, filtered[:, 1:])
 
     def _trusted(self, distance: Tensor, noise: Tensor) -> Tensor:
         """The weight in [0, 1] of a linearisation ``distance`` away at noise level ``noise``."""
@@ -149,38 +133,22 @@ class LearnedJacobian:
             usable = evaluated & old_evaluated & _finite(moved) & _finite(changed)
             kept = usable[..., None, None, None]
             moved, changed = torch.where(kept, moved, 0), torch.where(kept, changed, 0)
-            self._regress(moved, changed)
-            self.secants.push(moved, changed)
+            self.learn_pair(moved, changed, self._trusted_moves(moved))
         else:
             self.gains = self.model
         self.before = (inputs, predictions, evaluated)
 
     def _mix_own_power(self, predictions: Tensor, evaluated: Tensor) -> None:
         """Replace the model of evaluated states by the mean of the Gaussian one and the predictions' own power."""
-        power = torch.cat([self._products(part, part) for part in torch.split(predictions, CHUNK)])
+        power = torch.cat([self.inner_products(part, part) for part in torch.split(predictions, CHUNK)])
         sizes = self.bands.sum(torch.ones_like(self.bands.radius)).clamp(min=1) * predictions.shape[2]
         own = (power / sizes * self.cap).minimum(self.cap)
         usable = evaluated[..., None] & own.isfinite()
         self.model = torch.where(usable, (own + self.gaussian) / 2, self.model)
 
-    def _products(self, a: Tensor, b: Tensor) -> Tensor:
-        """Inner products of two stacks of images (n, B, C, H, W) in every band, (n, B, bands) float64."""
-        first = torch.fft.rfft2(a, norm="ortho")
-        second = first if a is b else torch.fft.rfft2(b, norm="ortho")
-        return self.bands.sum((first.conj() * second).real.sum(2).double())
-
-    def _regress(self, moved: Tensor, changed: Tensor) -> None:
-        settings = self.settings
-        weight = self._trusted(_rms(moved), self.noise.view(-1, 1).to(moved.dtype)).square()[..., None].double()
-        pairs = list(zip(torch.split(moved, CHUNK), torch.split(changed, CHUNK), strict=True))
-        products = weight * torch.cat([self._products(d, g) for d, g in pairs])
-        squares = weight * torch.cat([self._products(d, d) for d, _ in pairs])
-        sound = (products.isfinite() & squares.isfinite()).all(-1, keepdim=True)
-        self.products = settings.decay * self.products + torch.where(sound, products, 0)
-        self.squares = settings.decay * self.squares + torch.where(sound, squares, 0)
-        prior = settings.trust * self.squares.mean(-1, keepdim=True) + 1e-12
-        learned = (self.products + prior * self.model) / (self.squares + prior)
-        self.gains = learned.clamp(min=0).minimum(self.cap)
+    def _trusted_moves(self, moved: Tensor) -> Tensor:
+        """How much a change of the states (S, B, C, H, W) tells of the Jacobian, (S, B) float64 in [0, 1]."""
+        return self._trusted(_rms(moved), self.noise.view(-1, 1).to(moved.dtype)).square().double()
 
 
 def _rms(images: Tensor) -> Tensor:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from deqir.adjoints import Adjoint
 from deqir.batching import MaxBatch, checked_max_batch, is_out_of_memory
-from deqir.chain import SamplingChain
+from deqir.chain import SamplingChain, serial_solution
 from deqir.choice import choose_solver
 from deqir.consistency import ConsistencyRule, RuleName, TimeTravel, choose_rule
 from deqir.equilibrium import GREY_LEVELS_PER_UNIT, solve_equilibrium
@@ -132,21 +134,27 @@ class Restorer:
         _ = self.chosen_rule
         _ = self._levels
 
-    @torch.no_grad()
     def restore(
         self,
         y: Tensor,
         seed: int | Sequence[int] = 0,
         progress: Callable[[Progress], None] | None = None,
         start: Tensor | None = None,
+        *,
+        initial_noise: Tensor | None = None,
+        noises: Tensor | None = None,
+        adjoint: Adjoint | None = None,
     ) -> Restoration:
         """Restore ``y``, a batch of observations of images in [0, 1].
 
         ``seed``: one an image; a single number stands for itself, itself + 1, ... over the batch. ``start``: the
         ``trajectory`` of an earlier restoration with the same steps and seeds and a similar observation, from which a
-        parallel solve begins; it saves sweeps and does not change the answer. Raises ShapeError where the observation
-        does not fit the operator or the start the chain, NonFiniteError where one of them holds NaN, DeviceError where
-        the device is missing or its memory too small even with one image in a network call.
+        parallel solve begins; it saves sweeps and does not change the answer. ``initial_noise`` (B, C, H, W) and
+        ``noises`` (S, B, C, H, W), C the prior's channels, replace what the seeds draw. With an ``adjoint`` the image
+        (and the trajectory) of the result can be differentiated with respect to ``y``, those noises and the tensors of
+        the operator. Raises ShapeError where the observation does not fit the operator or another argument the chain,
+        NonFiniteError where one of them holds NaN, DeviceError where the device is missing or its memory too small even
+        with one image in a network call.
         """
         y = _checked(y)
         device = resolve_device(self.device)
@@ -154,7 +162,9 @@ class Restorer:
         if len(seeds) != len(y):
             raise OptionError(f"{len(seeds)} seeds for {len(y)} observations; give one seed an observation")
         try:
-            return self._restore(y.to(device, self._state_dtype), seeds, progress, start)
+            with torch.set_grad_enabled(adjoint is not None):
+                drawn = (initial_noise, noises)
+                return self._restore(y.to(device, self._state_dtype), seeds, progress, start, drawn, adjoint)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -180,15 +190,21 @@ class Restorer:
         return torch.float64 if self.dtype == "float64" else torch.float32
 
     def _restore(
-        self, y: Tensor, seeds: list[int], progress: Callable[[Progress], None] | None, start: Tensor | None
+        self,
+        y: Tensor,
+        seeds: list[int],
+        progress: Callable[[Progress], None] | None,
+        start: Tensor | None,
+        drawn: tuple[Tensor | None, Tensor | None],
+        adjoint: Adjoint | None,
     ) -> Restoration:
         started = time.perf_counter()
         shape = self.operator.image_shape(tuple(y.shape[1:]))
-        chain = self._chain(y, shape, seeds)
+        chain = self._chain(y, shape, seeds, *drawn)
         grey = shape[0] == 1 and self.prior.channels == 3
         watch = _Watch(progress, len(chain), grey)
         method = self._choose(chain)
-        solution = self._walk(chain, watch) if method.solver is None else self._solve(chain, method, watch, start)
+        solution = self._solution(chain, method, watch, start, adjoint)
         image = _to_unit(solution.value, grey)
         stats = Statistics(
             method.name,
@@ -199,12 +215,19 @@ class Restorer:
             chain.batcher.limit(chain.initial_noise),
             chain.batcher.halvings,
         )
-        error = (self.operator.forward(image) - y).flatten(1).square().mean(1).sqrt()
+        error = (self.operator.forward(image.detach()) - y).detach().flatten(1).square().mean(1).sqrt()
         residuals, estimated = (part * GREY_LEVELS_PER_UNIT for part in (solution.residuals, solution.errors))
         kept = solution.states if self.keep_trajectory else None
         return Restoration(image, solution.status, stats, residuals, estimated, error, kept)
 
-    def _chain(self, y: Tensor, shape: tuple[int, int, int], seeds: list[int]) -> SamplingChain:
+    def _chain(
+        self,
+        y: Tensor,
+        shape: tuple[int, int, int],
+        seeds: list[int],
+        initial_noise: Tensor | None = None,
+        noises: Tensor | None = None,
+    ) -> SamplingChain:
         """The chain in [-1, 1] units; a grey image under a colour prior travels as three equal observations."""
         channels = self.prior.channels
         if shape[0] not in (channels, 1):
@@ -221,10 +244,14 @@ class Restorer:
         levels, rule = self._levels, self.chosen_rule
         if levels.descents is not None and not isinstance(rule, TimeTravel):
             rule = TimeTravel(rule)
-        noise = SeededNoise(shape, seeds, len(levels), y.device, y.dtype)
-        step = rule.bind(operator, chain_y, levels, noise if rule.needs_noise else None)
+        count = rule.noise_count(levels)
+        noise = SeededNoise(shape, seeds, count, y.device, y.dtype)
+        every = noise if noises is None else _checked_like(noises, (count, len(y), *shape), y, "noises")
+        first = noise.initial if initial_noise is None else initial_noise
+        first = _checked_like(first, (len(y), *shape), y, "initial_noise")
+        step = rule.bind(operator, chain_y, levels, every if rule.needs_noise else None)
         denoiser = self.prior.to(y.device, DTYPES[self.dtype])
-        return SamplingChain(denoiser, step, step.first_state(noise.initial), checked_max_batch(self.max_batch))
+        return SamplingChain(denoiser, step, step.first_state(first), checked_max_batch(self.max_batch))
 
     def _choose(self, chain: SamplingChain) -> _Method:
         if isinstance(self.solver, FixedPointSolver):
@@ -239,32 +266,23 @@ class Restorer:
             return _Method(name, reason, Anderson() if name == "anderson" else TriangularAnderson())
         return _Method(name, reason, Picard(), BandedSecant() if name == "preconditioned" else None)
 
-    def _walk(self, chain: SamplingChain, watch: _Watch) -> Solution:
-        """The serial chain as a solution; all its states where they are kept, else the last alone."""
-        states: list[Tensor] = []
-
-        def report(done: int, state: Tensor) -> None:
-            if self.keep_trajectory:
-                states.append(state)
-            watch.serial(done, state)
-
-        image = chain.sample(report)
-        finite = image.isfinite().flatten(1).all(1).tolist()
-        status = tuple(Status.CONVERGED if good else Status.NON_FINITE for good in finite)
-        counts = torch.full((chain.image_count,), len(chain))
-        empty = torch.empty(0, chain.image_count)
-        exact = torch.zeros(chain.image_count)
-        return Solution(torch.stack(states or [image]), status, counts, counts, empty, empty.long(), exact)
-
-    def _solve(self, chain: SamplingChain, method: _Method, watch: _Watch, start: Tensor | None) -> Solution:
-        solver = method.solver or Picard()
+    def _solution(
+        self, chain: SamplingChain, method: _Method, watch: _Watch, start: Tensor | None, adjoint: Adjoint | None
+    ) -> Solution:
+        solver = method.solver
+        if solver is None:
+            keep = self.keep_trajectory or adjoint is not None
+            walk = partial(serial_solution, chain, keep, watch.serial)
+            return walk() if adjoint is None else adjoint.solution(chain, walk)
         solver = replace(
             solver,
             max_sweeps=self.max_sweeps if solver.max_sweeps is None else solver.max_sweeps,
             window=self.window if solver.window is None else solver.window,
         )
-        first = None if start is None else _checked_start(chain, start)
-        return solve_equilibrium(chain, solver, self.tolerance, first, method.preconditioner, watch.parallel)
+        shape = (len(chain), *chain.initial_noise.shape)
+        first = None if start is None else _checked_like(start, shape, chain.initial_noise, "start")
+        model = method.preconditioner
+        return solve_equilibrium(chain, solver, self.tolerance, first, model, watch.parallel, adjoint)
 
 
 @dataclass(frozen=True)
@@ -305,13 +323,13 @@ def _to_unit(x: Tensor, grey: bool) -> Tensor:
     return image.mean(1, keepdim=True) if grey else image
 
 
-def _checked_start(chain: SamplingChain, start: Tensor) -> Tensor:
-    shape = (len(chain), *chain.initial_noise.shape)
-    if start.shape != shape:
-        raise ShapeError(f"start has shape {tuple(start.shape)}; give a trajectory of this chain's shape {shape}")
-    if not bool(start.isfinite().all()):
-        raise NonFiniteError("start holds NaN or infinite values; give the trajectory of a restoration that succeeded")
-    return start.to(chain.initial_noise)
+def _checked_like(values: Tensor, shape: tuple[int, ...], like: Tensor, name: str) -> Tensor:
+    """``values`` on the device and in the dtype of ``like``, once their shape and finiteness are checked."""
+    if values.shape != shape:
+        raise ShapeError(f"{name} has shape {tuple(values.shape)}; give the shape {shape} of this chain")
+    if not bool(values.isfinite().all()):
+        raise NonFiniteError(f"{name} holds NaN or infinite values; give finite ones")
+    return values.to(like)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from deqir.operators import (
     DecomposableOperator,
     Denoising,
     Inpainting,
+    ParametricBlur,
+    SoftMask,
     SuperResolution,
     anisotropic_kernel,
     gaussian_kernel,
@@ -22,6 +24,7 @@ from deqir.operators import (
 
 GREY, COLOUR, ODD, WIDE = (1, 8, 8), (3, 8, 8), (1, 7, 9), (3, 5, 12)
 SKEWED = torch.tensor([[0.1, 0.5, -0.1], [0.2, 0.9, 0.3]], dtype=torch.float64)
+SOFT = torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(8, 8).relu()
 TAPS = torch.outer(torch.tensor([0.2, 0.7, 0.3, 0.1]).double(), torch.tensor([-0.2, 1.0, 0.4]).double())
 
 
@@ -58,6 +61,10 @@ CASES = {
     "zero-exact": (Deblurring(TAPS, "zero", 0.0), ODD),
     "replicate-uniform": (Deblurring(uniform_kernel(5), "replicate", 0.1), ODD),
     "replicate-exact": (Deblurring(TAPS, "replicate", 0.0), GREY),
+    "parametric-blur": (ParametricBlur(SKEWED), WIDE),
+    "parametric-blur-odd": (ParametricBlur(SKEWED / 2, threshold=0.3), ODD),
+    "soft-mask": (SoftMask(SOFT), COLOUR),
+    "soft-mask-channels": (SoftMask(torch.stack([SOFT, -SOFT, SOFT.T])), COLOUR),
     "sensing-half": (CompressedSensing(0.5, block=4), COLOUR),
     "sensing-quarter": (CompressedSensing(0.25, block=8), GREY),
     "sensing-odd": (CompressedSensing(0.3, block=4, seed=3), ODD),
@@ -187,7 +194,7 @@ def test_gradient_flows_after_inference_mode(operator, shape):
 @pytest.mark.parametrize("name", [name for name, (_, shape) in CASES.items() if "color" not in name])
 def test_equal_channels_stay_equal(name):
     operator, (_, height, width) = CASES[name]
-    if name == "inpainting-channels":
+    if name in ("inpainting-channels", "soft-mask-channels"):
         pytest.skip("a mask per channel hides different pixels")
     grey = images((1, height, width))
     operator = operator.at((3, height, width))

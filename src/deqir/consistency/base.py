@@ -43,6 +43,14 @@ class AffineStep(ABC):
         clean, noise = self.parts(i, x, e)
         return sqrt(float(self.levels.alphas[i + 1])) * clean + noise
 
+    def transpose(self, i: int, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+        """The transposed linear part: a cotangent of ``x_{i+1}`` (B, C, H, W) to those of ``x_i`` and ``e_i``."""
+        with torch.enable_grad():
+            x, e = (torch.zeros_like(cotangent, requires_grad=True) for _ in range(2))
+            following = self(i, x, e)
+        to_x, to_e = torch.autograd.grad(following, (x, e), cotangent, materialize_grads=True)
+        return to_x, to_e
+
     def replay(
         self, states: Tensor, predictions: Tensor, prefix: Tensor, stop: Tensor, order: int | None = None
     ) -> Tensor:
@@ -122,3 +130,7 @@ class ConsistencyRule(ABC):
     @abstractmethod
     def needs_noise(self) -> bool:
         """Whether the steps draw fresh noise."""
+
+    def noise_count(self, levels: NoiseLevels) -> int:
+        """How many noises a chain at ``levels`` draws where it draws any: one a step, for most rules."""
+        return len(levels)

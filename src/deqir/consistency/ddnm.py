@@ -57,6 +57,13 @@ class DDNMStep(AffineStep):
         corrected = self.observed + denoised - self.operator.range_projection(denoised)
         return corrected, sqrt(1 - a_next) * self._renoise(e, i)
 
+    def transpose(self, i: int, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+        """The transposed step: the null-space projection is its own transpose."""
+        a, a_next = self.levels.step(i)
+        hidden = sqrt(a_next / a) * (cotangent - self.operator.range_projection(cotangent))
+        kept = 1.0 if self.noises is None else sqrt(1 - self.eta**2)
+        return hidden, sqrt(1 - a_next) * kept * cotangent - sqrt(1 - a) * hidden
+
     def _renoise(self, e: Tensor, steps: int | slice) -> Tensor:
         """``sqrt(1 - eta^2) e_i + eta z_i`` for one step or several."""
         if self.noises is None or self.eta == 0:

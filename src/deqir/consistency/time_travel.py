@@ -41,6 +41,10 @@ class TimeTravel(ConsistencyRule):
         """Always: going back is adding noise."""
         return True
 
+    def noise_count(self, levels: NoiseLevels) -> int:
+        """One a step, and with origin "state" another one."""
+        return 2 * len(levels) if self.origin == "state" else len(levels)
+
     def bind(
         self, operator: LinearOperator, y: Tensor, levels: NoiseLevels, noises: StepNoises | None
     ) -> TimeTravelStep:

@@ -14,6 +14,7 @@ from deqir.operators.kernels import (
     uniform_kernel,
 )
 from deqir.operators.masks import box_mask, random_mask, text_mask
+from deqir.operators.parametric import ParametricBlur, SoftMask
 from deqir.operators.superresolution import SuperResolution
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "Denoising",
     "Inpainting",
     "LinearOperator",
+    "ParametricBlur",
+    "SoftMask",
     "SuperResolution",
     "anisotropic_kernel",
     "box_mask",

@@ -1,0 +1,82 @@
+"""A stand-in for the network's Jacobian in every state: a gain per band of frequency, and a few directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deqir.bands import FrequencyBands
+from deqir.secants import SecantMemory
+
+CHUNK = 32
+"""States whose spectra are held at a time."""
+
+
+class BandedJacobian:
+    """A symmetric model of S Jacobians, one for each of B images: gains of frequency bands, corrected by secants.
+
+    It starts as the Jacobian of the exact denoiser of Gaussian images, see ``gaussian_gains``, and learns from pairs
+    of an argument and the Jacobian's response. ``variances`` (S,) float64 are those of the noise in the states,
+    ``1 - a_i``; ``gains`` (S, B, bands) float64 stay from 0 to ``cap`` (S, 1, 1), ``1 / sqrt(1 - a_i)``.
+    """
+
+    def __init__(
+        self,
+        variances: Tensor,
+        like: Tensor,
+        *,
+        bands: int,
+        variance: float,
+        corner: float,
+        decay: float,
+        trust: float,
+        secants: SecantMemory,
+    ):
+        self.bands = FrequencyBands.of(like, bands)
+        self.variances = variances.to(like.device)
+        self.cap = (1 / self.variances.sqrt()).view(-1, 1, 1)
+        self.corner, self.decay, self.trust, self.secants = corner, decay, trust, secants
+        self.model = self.gaussian_gains(variance).expand(-1, len(like), -1)
+        self.gains = self.model
+        self.products = torch.zeros_like(self.gains)
+        self.squares = torch.zeros_like(self.gains)
+
+    def gaussian_gains(self, variance: float) -> Tensor:
+        """The gains of the exact denoiser of Gaussian images of a mean ``variance``, (S, 1, bands)."""
+        spectrum = 1 / (self.bands.radius.square() + self.corner**2)
+        power = variance / spectrum.mean() * spectrum
+        parts = torch.split(self.variances.view(-1, 1, 1), CHUNK)
+        return torch.cat([self.bands.mean(v.sqrt() / ((1 - v) * power + v)) for v in parts])[:, None]
+
+    def respond(self, i: int, argument: Tensor) -> Tensor:
+        """``J_i d`` for ``argument`` d (B, C, H, W): the bands' gains, and what they miss of remembered directions."""
+        moves, gains = self.secants.directions(i), self.gains[i]
+        if moves is None:
+            return self.bands.filter(argument, gains)
+        filtered = self.bands.filter(torch.cat([argument[:, None], moves], 1), gains[:, None])
+        return filtered[:, 0] + self.secants.correction(i, argument, moves, filtered[:, 1:])
+
+    def learn_pair(self, arguments: Tensor, responses: Tensor, weight: Tensor | None = None) -> None:
+        """Take in ``responses`` of the Jacobians to ``arguments``, both (S, B, C, H, W), zero where there are none.
+
+        The gains regress on them, older pairs weighing ``decay`` each time, ``weight`` (S, B) scaling the new ones, and
+        ``model`` counting as ``trust`` of the mean band.
+        """
+        pairs = list(zip(torch.split(arguments, CHUNK), torch.split(responses, CHUNK), strict=True))
+        products = torch.cat([self.inner_products(d, g) for d, g in pairs])
+        squares = torch.cat([self.inner_products(d, d) for d, _ in pairs])
+        if weight is not None:
+            products, squares = weight[..., None] * products, weight[..., None] * squares
+        sound = (products.isfinite() & squares.isfinite()).all(-1, keepdim=True)
+        self.products = self.decay * self.products + torch.where(sound, products, 0)
+        self.squares = self.decay * self.squares + torch.where(sound, squares, 0)
+        prior = self.trust * self.squares.mean(-1, keepdim=True) + 1e-12
+        learned = (self.products + prior * self.model) / (self.squares + prior)
+        self.gains = learned.clamp(min=0).minimum(self.cap)
+        self.secants.push(arguments, responses)
+
+    def inner_products(self, a: Tensor, b: Tensor) -> Tensor:
+        """Inner products of two stacks of images (n, B, C, H, W) in every band, (n, B, bands) float64."""
+        first = torch.fft.rfft2(a, norm="ortho")
+        second = first if a is b else torch.fft.rfft2(b, norm="ortho")
+        return self.bands.sum((first.conj() * second).real.sum(2).double())
