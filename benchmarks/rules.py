@@ -94,7 +94,7 @@ def table(rows: list[dict]) -> str:
     cases: dict[tuple, dict[str, dict]] = {}
     for row in rows:
         cases.setdefault((row["task"], row["sigma"]), {})[row["method"]] = row
-    for (task, sigma), found in cases.items():
+    for (task, sigma), found in sorted(cases.items(), key=lambda case: (list(TASKS).index(case[0][0]), case[0][1])):
         cells = [f"{mean(found[method]):.2f}" if method in found else "-" for method in METHODS]
         for other in ("ddnm", "classical"):
             if other not in found or "ddnm+" not in found:
