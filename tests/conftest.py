@@ -135,6 +135,19 @@ def make_chain(
     return SamplingChain(denoiser, step, noise.initial, max_batch, order)
 
 
+def noises_of(images: int, steps: int = 10) -> SeededNoise:
+    """Float64 noise for chains of 8x8 images."""
+    return SeededNoise(SHAPE, list(range(images)), steps, torch.device("cpu"), torch.float64)
+
+
+def observation_of(operator: LinearOperator, sigma: float, images: int = 2) -> Tensor:
+    """Float64 observations of random images in [-1, 1], with noise of level ``sigma``."""
+    generator = torch.Generator().manual_seed(5)
+    truth = torch.rand(images, *SHAPE, dtype=torch.float64, generator=generator) * 2 - 1
+    y = operator.forward(truth)
+    return y + sigma * torch.randn(y.shape, dtype=torch.float64, generator=generator)
+
+
 @pytest.fixture(scope="session")
 def prior_folder(tmp_path_factory):
     """A tiny network as a real diffusers folder."""

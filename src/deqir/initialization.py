@@ -272,4 +272,4 @@ def _drawn(settings: NoiseOptimizer, y: Tensor, seed: int | Sequence[int], initi
     first = noises.initial if initial_noise is None else initial_noise.to(noises.initial)
     if settings.variables == "initial":
         return first[None]
-    return torch.cat([first[None], noises[0 : settings.restorer.steps]])
+    return torch.cat([first[None], noises[0 : noises.steps]])

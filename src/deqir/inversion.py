@@ -49,7 +49,7 @@ class Inversion:
 
 def unconditional(restorer: Restorer) -> Restorer:
     """The prior's own deterministic sampler with the settings of ``restorer``, observing nothing."""
-    return replace(restorer, operator=Unobserved(), eta=0.0, noise=0.0)
+    return replace(restorer, operator=Unobserved(), eta=0.0, noise=0.0, rule="auto", travel_repeat=1)
 
 
 def generate(restorer: Restorer, noise: Tensor) -> Tensor:

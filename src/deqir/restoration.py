@@ -15,14 +15,14 @@ from deqir.adjoints import Adjoint
 from deqir.batching import MaxBatch, checked_max_batch, is_out_of_memory
 from deqir.chain import SamplingChain, serial_solution
 from deqir.choice import choose_solver
-from deqir.consistency import DDNM, ConsistencyRule, DDNMPlus
+from deqir.consistency import ConsistencyRule, RuleName, TimeTravel, choose_rule
 from deqir.equilibrium import GREY_LEVELS_PER_UNIT, solve_equilibrium
 from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
 from deqir.noise import SeededNoise
 from deqir.operators import LinearOperator
 from deqir.preconditioner import BandedSecant
 from deqir.priors import Denoiser, require_label
-from deqir.schedule import Spacing
+from deqir.schedule import NoiseLevels, Spacing
 from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, Status, SweepReport, TriangularAnderson
 
 SolverName = Literal["auto", "serial", "picard", "anderson", "triangular", "preconditioned"]
@@ -33,7 +33,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 class Statistics:
     """What a restoration cost. ``sweeps`` and ``nfe`` have one entry an image.
 
-    ``sweeps`` counts network calls that had to wait for each other (a serial chain: S), ``nfe`` the states handed to
+    ``sweeps`` counts network calls that had to wait for each other (a serial chain: all), ``nfe`` the states handed to
     the network, ``seconds`` the wall-clock time of the whole batch. ``max_batch`` is the limit on the images in one
     network call at the end, after it was halved ``halvings`` times for lack of memory.
     """
@@ -89,14 +89,16 @@ class Restorer:
     """Restores observations ``y = A x`` with a diffusion prior.
 
     ``steps`` timesteps (1..T, chosen by ``spacing``, or the timesteps that ``spacing`` lists), DDIM's ``eta`` in
-    [0, 1], ``noise``: the standard deviation of the observation's Gaussian noise for images in [0, 1] (0: DDNM; above:
-    DDNM+, for decomposable operators),
-    ``solver`` one of auto, serial, picard, anderson, triangular, preconditioned or a FixedPointSolver, ``tolerance`` to
-    the serial chain in grey levels of 0..255, ``max_sweeps`` (None: as many as steps, which always suffices),
-    ``window``: how many timesteps a sweep hands to the network at most (None: all), ``max_batch`` images in one network
-    call at most (auto or None: by image size and memory; halved where memory runs out), ``device`` (None: CUDA where
-    there is one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run the network under autocast,
-    states stay float32). ``keep_trajectory`` keeps all states in the result, for a warm start.
+    [0, 1], ``noise``: the standard deviation of the observation's Gaussian noise for images in [0, 1], ``rule`` one of
+    auto (DDNM for noise 0, else DDNM+ where the operator is decomposable, else DiffPIR), ddnm, ddnm+, diffpir, ddrm or
+    a ConsistencyRule, which brings its own settings. With ``travel_repeat`` above 1 the chain walks every
+    ``travel_length`` of its steps that often (time travel), at one network call each. ``solver`` one of auto, serial,
+    picard, anderson, triangular, preconditioned or a FixedPointSolver, ``tolerance`` to the serial chain in grey levels
+    of 0..255, ``max_sweeps`` (None: as many as the serial chain has network calls, which always suffices), ``window``:
+    how many timesteps a sweep hands to the network at most (None: all), ``max_batch`` images in one network call at
+    most (auto or None: by image size and memory; halved where memory runs out), ``device`` (None: CUDA where there is
+    one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run the network under autocast, states stay
+    float32). ``keep_trajectory`` keeps all states in the result, for a warm start.
     """
 
     prior: Denoiser
@@ -113,6 +115,9 @@ class Restorer:
     device: str | torch.device | None = None
     dtype: str = "float32"
     keep_trajectory: bool = False
+    rule: RuleName | ConsistencyRule = "auto"
+    travel_length: int = 1
+    travel_repeat: int = 1
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -126,12 +131,12 @@ class Restorer:
         if self.window is not None and self.window < 1:
             raise OptionError(f"window is {self.window}; choose at least 1 timestep")
         checked_max_batch(self.max_batch)
-        _ = self.rule
+        _ = self.chosen_rule
         require_label(self.prior)
         if not isinstance(self.spacing, str):
             object.__setattr__(self, "spacing", tuple(self.spacing))
             object.__setattr__(self, "steps", len(self.spacing))
-        self.prior.schedule.levels(self.steps, self.spacing)
+        _ = self._levels
 
     def restore(
         self,
@@ -184,12 +189,25 @@ class Restorer:
             raise OptionError(f"{len(seeds)} seeds for {len(y)} observations; give one seed an observation")
         _, height, width = self.operator.image_shape(tuple(y.shape[1:]))
         shape = (self.prior.channels, height, width)
-        return SeededNoise(shape, seeds, self.steps, resolve_device(self.device), self._state_dtype)
+        count = self._travelling_rule.noise_count(self._levels)
+        return SeededNoise(shape, seeds, count, resolve_device(self.device), self._state_dtype)
 
     @property
-    def rule(self) -> ConsistencyRule:
-        """The consistency rule in the chain's [-1, 1] units: DDNM for clean observations, DDNM+ for noisy ones."""
-        return DDNM(self.eta) if self.noise == 0 else DDNMPlus(2 * self.noise, self.eta)
+    def chosen_rule(self) -> ConsistencyRule:
+        """The consistency rule that ``rule`` means, in the chain's [-1, 1] units."""
+        if isinstance(self.rule, ConsistencyRule):
+            return self.rule
+        return choose_rule(self.rule, self.operator, 2 * self.noise, self.eta)
+
+    @property
+    def _travelling_rule(self) -> ConsistencyRule:
+        rule = self.chosen_rule
+        return rule if self._levels.descents is None or isinstance(rule, TimeTravel) else TimeTravel(rule)
+
+    @property
+    def _levels(self) -> NoiseLevels:
+        levels = self.prior.schedule.levels(self.steps, self.spacing)
+        return levels.with_travel(self.travel_length, self.travel_repeat)
 
     @property
     def _state_dtype(self) -> torch.dtype:
@@ -247,15 +265,14 @@ class Restorer:
             chain_y = chain_y.expand(-1, channels, *chain_y.shape[2:])
             shape = (channels, *shape[1:])
             operator = operator.at(shape)
-        levels = self.prior.schedule.levels(self.steps, self.spacing)
-        rule = self.rule
+        levels, rule = self._levels, self._travelling_rule
         noise = self.draw(y, seed)
-        every = noise if noises is None else _checked_like(noises, (len(levels), len(y), *shape), y, "noises")
+        every = noise if noises is None else _checked_like(noises, (noise.steps, len(y), *shape), y, "noises")
         first = noise.initial if initial_noise is None else initial_noise
         first = _checked_like(first, (len(y), *shape), y, "initial_noise")
         step = rule.bind(operator, chain_y, levels, every if rule.needs_noise else None)
         denoiser = self.prior.to(y.device, DTYPES[self.dtype])
-        return SamplingChain(denoiser, step, first, checked_max_batch(self.max_batch))
+        return SamplingChain(denoiser, step, step.first_state(first), checked_max_batch(self.max_batch))
 
     def _choose(self, chain: SamplingChain) -> _Method:
         if isinstance(self.solver, FixedPointSolver):

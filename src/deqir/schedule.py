@@ -23,14 +23,42 @@ class NoiseLevels:
     """The timesteps of one chain and their signal levels.
 
     ``timesteps`` (S,) int64, descending; ``alphas`` (S + 1,) float64, the cumulative products ``a_i`` of the
-    timesteps followed by ``a_S = 1`` for the restored image.
+    timesteps followed by ``a_S = 1`` for the restored image. In a chain that travels in time both go back at some
+    states: step i then denoises to the level ``descents[i]`` (S,) and noise takes it back to ``alphas[i + 1]``.
+    ``descents`` is None where no step does; S always counts network calls.
     """
 
     timesteps: Tensor
     alphas: Tensor
+    descents: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    def step(self, i: int) -> tuple[float, float]:
+        """The level ``a_i`` of state i and the one that step i denoises to."""
+        below = self.alphas[i + 1] if self.descents is None else self.descents[i]
+        return float(self.alphas[i]), float(below)
+
+    def with_travel(self, length: int, repeat: int) -> NoiseLevels:
+        """These levels with time travel (RePaint, arXiv 2201.09865; DDNM, arXiv 2212.00490, sec. 3.3).
+
+        Every ``length`` steps, counted from the cleanest timestep, the chain goes back by ``length`` steps, so that it
+        walks each of these stretches ``repeat`` times; the first steps, fewer than ``length``, and the last one are
+        walked once. With ``repeat`` 1 nothing changes. Raises OptionError where one of the two is below 1 or no
+        stretch fits.
+        """
+        if length < 1 or repeat < 1:
+            raise OptionError(f"travel_length is {length} and travel_repeat {repeat}; choose at least 1 for both")
+        if repeat == 1:
+            return self
+        if length >= len(self):
+            raise OptionError(
+                f"travel_length is {length}, but the chain has {len(self)} steps; choose a smaller travel_length"
+            )
+        walk = torch.tensor(_walk_with_travel(len(self), length, repeat))
+        alphas = torch.cat([self.alphas[walk], self.alphas[-1:]])
+        return NoiseLevels(self.timesteps[walk], alphas, self.alphas[walk + 1])
 
     @property
     def noise_to_signal(self) -> Tensor:
@@ -138,6 +166,19 @@ def _listed(total: int, timesteps: Sequence[int]) -> Tensor:
             "list at least one, noisy first, each once"
         )
     return chosen
+
+
+def _walk_with_travel(steps: int, length: int, repeat: int) -> list[int]:
+    """The positions 0 (noisiest) .. steps - 1 from which the chain denoises by one step, in the order of its walk."""
+    returns = {steps - 1 - ahead: repeat - 1 for ahead in range(0, steps - length, length)}
+    position, walk = 0, []
+    while position < steps:
+        walk.append(position)
+        position += 1
+        if returns.get(position, 0) > 0:
+            returns[position] -= 1
+            position -= length
+    return walk
 
 
 def _leading(total: int, steps: int) -> Tensor:

@@ -64,7 +64,10 @@ def restore(
         str, typer.Option(help="auto, serial, picard, anderson, triangular, preconditioned; auto measures.")
     ] = "auto",
     tolerance: Annotated[float, typer.Option(help="Allowed difference to the serial chain, in grey levels.")] = 0.5,
-    max_sweeps: Annotated[Optional[int], typer.Option(help="Bound on the parallel sweeps (default: steps).")] = None,
+    max_sweeps: Annotated[
+        Optional[int],
+        typer.Option(help="Bound on the parallel sweeps (default: the network calls of the serial chain)."),
+    ] = None,
     window: Annotated[
         Optional[int], typer.Option(help="Timesteps a parallel sweep hands to the network at most (default: all).")
     ] = None,
@@ -77,6 +80,11 @@ def restore(
             help="Choice of timesteps: cubic, quadratic, leading, trailing, uniform (linspace), or a list, 999,800,..."
         ),
     ] = "cubic",
+    rule: Annotated[
+        str, typer.Option(help="How the observation enters: auto (by its noise), ddnm, ddnm+, diffpir or ddrm.")
+    ] = "auto",
+    travel_length: Annotated[int, typer.Option(help="Steps that the chain goes back at a time (time travel).")] = 1,
+    travel_repeat: Annotated[int, typer.Option(help="Times that it walks them; 1 is no time travel.")] = 1,
     device: Annotated[
         Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
     ] = None,
@@ -104,6 +112,9 @@ def restore(
         "window": window,
         "max_batch": number_or_word(max_batch),
         "spacing": timesteps_or_word(spacing),
+        "rule": rule,
+        "travel_length": travel_length,
+        "travel_repeat": travel_repeat,
         "device": device,
         "dtype": dtype,
     }

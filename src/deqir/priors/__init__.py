@@ -1,5 +1,6 @@
 """Priors: pretrained diffusion models as noise predictors."""
 
+from deqir.priors.clipping import ClippedDenoiser
 from deqir.priors.conditioning import LabelledDenoiser, require_label, with_label
 from deqir.priors.denoiser import Denoiser, DiffusersDenoiser
 from deqir.priors.diffusers_folder import load_diffusers_folder
@@ -9,6 +10,7 @@ from deqir.priors.saving import save_prior
 
 __all__ = [
     "CheckpointOptions",
+    "ClippedDenoiser",
     "Denoiser",
     "DiffusersDenoiser",
     "LabelledDenoiser",
