@@ -1,6 +1,6 @@
 """DDRM, DiffPIR and DPS of deepinv and DeqIR on one physics, with one prior: a table for docs/deepinv.md.
 
-Needs pip install "deqir[deepinv]"; about five minutes on two CPU cores.
+Needs pip install "deqir[deepinv]"; about two minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def methods(prior: CountingPrior) -> dict[str, Callable[[], torch.nn.Module]]:
 def main() -> None:
     """Print one row a method."""
     torch.manual_seed(0)
-    truth = demo_photo()[..., 30:158, 8:136]  # (1, 3, 128, 128), values in [0, 1]
+    truth = demo_photo()[..., 60:124, 40:104]  # (1, 3, 64, 64), values in [0, 1]
     physics = deepinv.physics.Inpainting(
         img_size=truth.shape[1:], mask=0.5, noise_model=deepinv.physics.GaussianNoise(NOISE)
     )

@@ -12,6 +12,8 @@ from deqir.operators import (
     Denoising,
     Inpainting,
     LeastSquares,
+    ParametricBlur,
+    SoftMask,
     SuperResolution,
     compose,
     from_function,
@@ -144,6 +146,24 @@ def test_three_channels_can_be_one():
     grey = torch.rand(1, 1, 8, 8, dtype=torch.float64)
     y = operator.at((1, 8, 8)).forward(grey)
     torch.testing.assert_close(operator.at(SHAPE).forward(grey.expand(-1, 3, -1, -1)), y.expand(-1, 3, -1, -1))
+
+
+def test_parameters_are_differentiated_through_a_composition():
+    kernel = torch.tensor([[0.1, 0.6], [0.4, 0.2]], dtype=torch.float64, requires_grad=True)
+    weights = torch.linspace(0.2, 1, 6, dtype=torch.float64).reshape(2, 3).requires_grad_()
+    x = torch.rand(1, 3, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def exact(kernel):
+        return (Colorization() @ ParametricBlur(kernel, 0.0)).range_projection(x) + (
+            Colorization() @ ParametricBlur(kernel, 0.0)
+        ).pinv(x[:, :1])
+
+    def iterative(kernel, weights):
+        operator = IterativeComposition(SoftMask(weights), ParametricBlur(kernel, 0.0), LeastSquares(1e-13))
+        return operator.pinv(x[:, :1])
+
+    assert torch.autograd.gradcheck(exact, (kernel,))
+    assert torch.autograd.gradcheck(iterative, (kernel, weights))
 
 
 def test_what_is_no_operator_cannot_be_composed():
