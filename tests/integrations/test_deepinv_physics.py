@@ -195,6 +195,12 @@ def test_what_is_no_operator_is_refused(make, shape, error, message):
         as_operator(physics, shape)
 
 
+def test_observations_of_another_shape_are_refused():
+    physics, shape = made("single-pixel-svd")
+    with pytest.raises(ShapeError, match=r"SinglePixelCamera has no observations of shape \(2, 19\)"):
+        as_operator(physics, shape).image_shape((2, 19))
+
+
 def test_volumes_are_refused():
     operator = as_operator(dp.MRI(mask=torch.ones(1, 2, 3, 4, 4), three_d=True))
     with pytest.raises(ShapeError, match=r"deqir takes real ones of \(batch"):

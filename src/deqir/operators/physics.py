@@ -53,13 +53,18 @@ def physics_operator(physics: Any, shape: Shape | None = None, observation: Any 
 
 def _probe(physics: Any, shape: Shape) -> Any:
     image = torch.zeros(1, *shape, dtype=_precision(physics), device=_device(physics))
+    return _tried(physics.A, image, f"{type(physics).__name__} does not take images of shape {shape}")
+
+
+def _tried(function: Callable[[Tensor], Any], x: Tensor, refusal: str) -> Any:
+    """``function(x)``; what deepinv raises where the shape does not fit becomes a ShapeError."""
     try:
         with torch.no_grad():
-            return physics.A(image)
+            return function(x)
+    except (torch.OutOfMemoryError, ShapeError):
+        raise
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-        raise ShapeError(
-            f"{type(physics).__name__} does not take images of shape {shape} ({error}); give the shape it was made for"
-        ) from error
+        raise ShapeError(f"{refusal} ({error}); give what it was made for") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +81,9 @@ class _Physics(LinearOperator):
     _moved: dict[torch.device, Any] = field(init=False, repr=False, default_factory=dict)
 
     def image_shape(self, observation_shape: tuple[int, ...]) -> Shape:
-        image = self.adjoint(torch.zeros(1, *observation_shape, device=_device(self.physics)))
+        y = torch.zeros(1, *observation_shape, device=_device(self.physics))
+        refusal = f"{type(self.physics).__name__} has no observations of shape {tuple(observation_shape)}"
+        image = _tried(self.adjoint, y, refusal)
         return (image.shape[1], image.shape[2], image.shape[3])
 
     def at(self, shape: Shape) -> LinearOperator:
