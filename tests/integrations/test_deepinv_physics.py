@@ -119,17 +119,28 @@ def test_negligible_singular_values_are_dropped_in_operator_and_inverse():
     torch.testing.assert_close(operator.pinv(ones).flatten(), torch.tensor([1.0, 10.0, 0.0, 0.0]))
 
 
-@pytest.mark.parametrize("kind", ["decomposable", "blur-fft", "iterative"])
+@pytest.mark.parametrize("name", ["inpainting", "downsampling", "stacked"])
+def test_the_device_is_that_of_the_argument_and_the_physics_stays(name):
+    stacked = dp.Blur(filter=BOX, padding="circular").stack(dp.Inpainting((3, 8, 8), mask=MASKS[:1]))
+    physics = stacked if name == "stacked" else made(name)[0]
+    operator = as_operator(physics, (3, 8, 8))
+    y = operator.forward(torch.zeros(1, 3, 8, 8, device="meta"))
+    assert y.device.type == operator.adjoint(y).device.type == "meta"
+    assert operator.forward(images((3, 8, 8))).device.type == "cpu"
+
+
+@pytest.mark.parametrize("kind", ["decomposable", "blur-fft", "iterative", "stacked"])
 def test_parameters_per_image_are_repeated(kind):
     filters = torch.cat([SKEWED, BOX]).expand(2, 3, 3, 3)
     physics = {
         "decomposable": lambda: dp.Inpainting((3, 8, 8), mask=MASKS.expand(2, 3, 8, 8)),
         "blur-fft": lambda: dp.BlurFFT((3, 8, 8), filter=filters),
         "iterative": lambda: dp.Blur(filter=filters, padding="circular"),
+        "stacked": lambda: dp.Denoising().stack(dp.Inpainting((3, 8, 8), mask=MASKS.expand(2, 3, 8, 8))),
     }[kind]()
-    operator, x = as_operator(physics), images((3, 8, 8))
-    repeated = operator.repeated(3)
-    torch.testing.assert_close(repeated.forward(x.repeat(3, 1, 1, 1))[4:], physics.A(x), rtol=1e-4, atol=1e-5)
+    operator, x = as_operator(physics, (3, 8, 8)), images((3, 8, 8))
+    repeated, observed = operator.repeated(3), operator.packing.pack(physics.A(x))
+    torch.testing.assert_close(repeated.forward(x.repeat(3, 1, 1, 1))[4:], observed, rtol=1e-4, atol=1e-5)
     projected = repeated.range_projection(x.repeat(3, 1, 1, 1))
     torch.testing.assert_close(projected[2:4], operator.range_projection(x), rtol=1e-2, atol=1e-3)
 

@@ -52,7 +52,7 @@ def physics_operator(physics: Any, shape: Shape | None = None, observation: Any 
 
 
 def _probe(physics: Any, shape: Shape) -> Any:
-    image = torch.zeros(1, *shape, dtype=_precision(physics), device=_device(physics))
+    image = torch.zeros(_batch(physics), *shape, dtype=_precision(physics), device=_device(physics))
     return _tried(physics.A, image, f"{type(physics).__name__} does not take images of shape {shape}")
 
 
@@ -81,16 +81,20 @@ class _Physics(LinearOperator):
     _moved: dict[torch.device, Any] = field(init=False, repr=False, default_factory=dict)
 
     def image_shape(self, observation_shape: tuple[int, ...]) -> Shape:
-        y = torch.zeros(1, *observation_shape, device=_device(self.physics))
+        y = torch.zeros(_batch(self.physics), *observation_shape, device=_device(self.physics))
         refusal = f"{type(self.physics).__name__} has no observations of shape {tuple(observation_shape)}"
         image = _tried(self.adjoint, y, refusal)
         return (image.shape[1], image.shape[2], image.shape[3])
+
+    def observation_shape(self, shape: Shape) -> tuple[int, ...]:
+        images = torch.zeros(_batch(self.physics), *shape, device=_device(self.physics))
+        return tuple(self.at(shape).forward(images).shape[1:])
 
     def at(self, shape: Shape) -> LinearOperator:
         return replace(self, shape=shape) if self.shape is None else at_fixed_shape(self, self.shape, shape)
 
     def repeated(self, count: int) -> LinearOperator:
-        return replace(self, copies=self.copies * count) if _has_parameters_per_image(self.physics) else self
+        return replace(self, copies=self.copies * count) if _batch(self.physics) > 1 else self
 
     def _observe(self, function: Callable[[Any, Tensor], Any], x: Tensor) -> Tensor:
         return self._call(lambda physics, part: self.packing.pack(function(physics, part)), x)
@@ -112,7 +116,10 @@ class _Physics(LinearOperator):
         if all(tensor.device == device for tensor in _tensors(self.physics)):
             return self.physics
         if device not in self._moved:
-            self._moved[device] = self.physics.clone().to(device)
+            moved = self.physics.clone()
+            for part in _parts(moved):
+                part.to(device)
+            self._moved[device] = moved
         return self._moved[device]
 
     def _checked_image(self, x: Tensor) -> Tensor:
@@ -180,8 +187,13 @@ def _in(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype.to_complex() if x.is_complex() else dtype)
 
 
+def _parts(physics: Any) -> list[Any]:
+    """The physics and those it is stacked from, which deepinv holds in a list that torch does not look into."""
+    return [physics, *getattr(physics, "physics_list", [])]
+
+
 def _tensors(physics: Any) -> list[Tensor]:
-    return [*physics.buffers(), *physics.parameters()]
+    return [tensor for part in _parts(physics) for tensor in (*part.buffers(), *part.parameters())]
 
 
 def _device(physics: Any) -> torch.device:
@@ -197,6 +209,6 @@ def _precision(physics: Any) -> torch.dtype:
     return dtype
 
 
-def _has_parameters_per_image(physics: Any) -> bool:
-    """Whether some tensor of the physics has a batch axis longer than 1, as masks and filters (B, C, H, W) do."""
-    return any(tensor.ndim >= 4 and len(tensor) > 1 for tensor in _tensors(physics))
+def _batch(physics: Any) -> int:
+    """For how many images the physics has parameters, masks or filters (B, C, H, W) say; 1 where they share them."""
+    return max((len(tensor) for tensor in _tensors(physics) if tensor.ndim >= 4), default=1)
