@@ -20,7 +20,6 @@ import deqir
 from deqir.demo import demo_photo
 from deqir.integrations.deepinv import DeqIR, PriorDenoiser
 
-STEPS = 100
 NOISE = 0.05
 
 
@@ -43,26 +42,26 @@ class CountingPrior:
         return self
 
 
-def methods(prior: CountingPrior) -> dict[str, Callable[[], torch.nn.Module]]:
+def methods(prior: CountingPrior, steps: int) -> dict[str, Callable[[], torch.nn.Module]]:
     """Each method with its default settings, but for the number of steps and the guidance of DPS.
 
     Its default guidance has a weight made for 1000 steps; the annealed one needs no tuning.
     """
     denoiser = PriorDenoiser(prior)
-    sigmas = np.linspace(1, 0, STEPS + 1)
+    sigmas = np.linspace(1, 0, steps + 1)
     return {
         "DDRM (deepinv)": lambda: deepinv.sampling.DDRM(denoiser, sigmas=sigmas),
-        "DiffPIR (deepinv)": lambda: deepinv.sampling.DiffPIR(denoiser, deepinv.optim.L2(), max_iter=STEPS),
-        "DPS (deepinv)": lambda: deepinv.sampling.DPS(denoiser, num_steps=STEPS + 1, guidance="annealed"),
-        "DeqIR, serial": lambda: DeqIR(prior, steps=STEPS, solver="serial"),
-        "DeqIR, parallel": lambda: DeqIR(prior, steps=STEPS, solver="preconditioned"),
+        "DiffPIR (deepinv)": lambda: deepinv.sampling.DiffPIR(denoiser, deepinv.optim.L2(), max_iter=steps),
+        "DPS (deepinv)": lambda: deepinv.sampling.DPS(denoiser, num_steps=steps + 1, guidance="annealed"),
+        "DeqIR, serial": lambda: DeqIR(prior, steps=steps, solver="serial"),
+        "DeqIR, parallel": lambda: DeqIR(prior, steps=steps, solver="preconditioned"),
     }
 
 
-def main() -> None:
-    """Print one row a method."""
+def main(steps: int = 100, side: int = 64) -> None:
+    """Print one row a method, for a square crop of ``side`` pixels of the bundled photo."""
     torch.manual_seed(0)
-    truth = demo_photo()[..., 60:124, 40:104]  # (1, 3, 64, 64), values in [0, 1]
+    truth = demo_photo()[..., 60 : 60 + side, 40 : 40 + side]  # (1, 3, side, side), values in [0, 1]
     physics = deepinv.physics.Inpainting(
         img_size=truth.shape[1:], mask=0.5, noise_model=deepinv.physics.GaussianNoise(NOISE)
     )
@@ -70,7 +69,7 @@ def main() -> None:
     prior = CountingPrior(deqir.load_prior())
     print("| method | PSNR (dB) | SSIM | network evaluations | sequential calls | seconds |")
     print("|---|---|---|---|---|---|")
-    for name, make in methods(prior).items():
+    for name, make in methods(prior, steps).items():
         torch.manual_seed(0)
         model, started = make(), time.perf_counter()
         prior.calls.clear()

@@ -1,7 +1,9 @@
 """The prior as a deepinv denoiser, and deqir as a deepinv reconstructor."""
 
+import runpy
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -201,3 +203,14 @@ def test_deepinv_s_samplers_run_with_the_prior(dinv, name):
     assert image.shape == truth.shape
     assert ((image - truth) * mask).square().mean() < 0.02
     assert (image - truth).square().mean() < (y - truth).square().mean()
+
+
+def test_the_side_by_side_example_prints_its_table(dinv, capsys):
+    example = Path(__file__).parents[2] / "examples" / "deepinv_side_by_side.py"
+    runpy.run_path(str(example))["main"](steps=3, side=16)
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].split()[0] for row in rows] == ["DDRM", "DiffPIR", "DPS", "DeqIR,", "DeqIR,"]
+    assert all(5 < float(row[1]) < 60 and 0 < float(row[2]) <= 1 for row in rows)
+    evaluations, sequential = ([int(row[column]) for row in rows] for column in (3, 4))
+    assert evaluations[:4] == sequential[:4] == [4, 3, 3, 3]
+    assert evaluations[4] >= sequential[4]
