@@ -35,3 +35,11 @@ class DownloadError(DeqirError):
 
 class DeviceError(DeqirError):
     """The device asked for is not available, or out of memory."""
+
+
+class MissingExtraError(DeqirError, ImportError):
+    """An optional dependency is needed that is not installed."""
+
+
+class ConvergenceWarning(UserWarning):
+    """An iterative solve ended before it met its tolerance."""

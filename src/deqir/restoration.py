@@ -19,7 +19,7 @@ from deqir.consistency import ConsistencyRule, RuleName, TimeTravel, choose_rule
 from deqir.equilibrium import GREY_LEVELS_PER_UNIT, solve_equilibrium
 from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
 from deqir.noise import SeededNoise
-from deqir.operators import LinearOperator
+from deqir.operators import LinearOperator, as_operator
 from deqir.preconditioner import BandedSecant
 from deqir.priors import Denoiser, require_label
 from deqir.schedule import NoiseLevels, Spacing
@@ -88,6 +88,7 @@ class Progress:
 class Restorer:
     """Restores observations ``y = A x`` with a diffusion prior.
 
+    ``operator`` may be anything that ``deqir.operators.as_operator`` takes without a shape, a deepinv physics say.
     ``steps`` timesteps (1..T, chosen by ``spacing``, or the timesteps that ``spacing`` lists), DDIM's ``eta`` in
     [0, 1], ``noise``: the standard deviation of the observation's Gaussian noise for images in [0, 1], ``rule`` one of
     auto (DDNM for noise 0, else DDNM+ where the operator is decomposable, else DiffPIR), ddnm, ddnm+, diffpir, ddrm or
@@ -120,6 +121,7 @@ class Restorer:
     travel_repeat: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "operator", as_operator(self.operator))
         if self.dtype not in DTYPES:
             raise OptionError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
         if not isinstance(self.solver, FixedPointSolver) and self.solver not in get_args(SolverName):
@@ -262,7 +264,8 @@ class Restorer:
         unit_response = operator.forward(y.new_ones(len(y), *shape))
         chain_y = 2 * y - unit_response
         if shape[0] != channels:
-            chain_y = chain_y.expand(-1, channels, *chain_y.shape[2:])
+            single = chain_y if chain_y.ndim > 2 and chain_y.shape[1] == 1 else chain_y[:, None]
+            chain_y = single.expand(-1, channels, *single.shape[2:])
             shape = (channels, *shape[1:])
             operator = operator.at(shape)
         levels, rule = self._levels, self._travelling_rule
@@ -329,8 +332,8 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def _checked(y: Tensor) -> Tensor:
-    if y.ndim < 3 or not y.numel():
-        raise ShapeError(f"the observation has shape {tuple(y.shape)}; give a batch of images (B, C, H, W)")
+    if y.ndim < 2 or not y.numel():
+        raise ShapeError(f"the observation has shape {tuple(y.shape)}; give a batch (B, C, H, W) or (B, measurements)")
     if not y.is_floating_point():
         raise ShapeError(f"the observation holds {y.dtype}; give floating-point values in [0, 1]")
     if not bool(y.isfinite().all()):
