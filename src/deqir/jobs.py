@@ -108,6 +108,7 @@ class RestoreJob:
             "nfe": result.stats.nfe[0],
             "seconds": round(result.stats.seconds, 3),
             "max_batch": result.stats.max_batch,
+            "tile": result.stats.tile,
             "residual": last_residual(result),
             "estimated_error": finite_or_none(float(result.estimated_error[0])),
             "measurement_error": float(result.measurement_error[0]),

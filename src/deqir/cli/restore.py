@@ -68,6 +68,12 @@ def restore(
     max_batch: Annotated[
         str, typer.Option(help="Bound on the images in one network call, a number or auto: by size and memory.")
     ] = "auto",
+    tile: Annotated[
+        str, typer.Option(help="Pixels of the tiles the network sees: a number, none, or auto: large photos in tiles.")
+    ] = "auto",
+    tile_overlap: Annotated[
+        Optional[int], typer.Option(help="Pixels that neighbouring tiles share at least (default: tile / 8).")
+    ] = None,
     spacing: Annotated[
         str, typer.Option(help="Choice of timesteps: cubic, quadratic, leading, trailing or linspace.")
     ] = "cubic",
@@ -89,6 +95,8 @@ def restore(
         "max_sweeps": max_sweeps,
         "window": window,
         "max_batch": number_or_word(max_batch),
+        "tile": None if tile == "none" else number_or_word(tile),
+        "tile_overlap": tile_overlap,
         "spacing": spacing,
         "device": device,
         "dtype": dtype,

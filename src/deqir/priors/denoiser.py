@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
 
+ATTENTION_FREE_TILE = 256
+"""The least tile of a network that is purely convolutional: it takes any size, and larger tiles waste less overlap."""
+
 
 @runtime_checkable
 class Denoiser(Protocol):
@@ -65,6 +68,14 @@ class DiffusersDenoiser:
     def size_multiple(self) -> int:
         """What both sides of the network's input must be a multiple of."""
         return int(2 ** (len(self.model.config["block_out_channels"]) - 1))
+
+    @property
+    def tile_size(self) -> int:
+        """The side of the tiles that large images are cut into: that of its training images, without attention 256."""
+        side = self.model.config.get("sample_size") or ATTENTION_FREE_TILE
+        side = int(side if isinstance(side, int) else max(side))
+        kinds = (*self.model.config["down_block_types"], *self.model.config["up_block_types"])
+        return side if any("Attn" in kind for kind in kinds) else max(side, ATTENTION_FREE_TILE)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> DiffusersDenoiser:
         """This denoiser on ``device``; half types keep float32 weights and compute under autocast."""
