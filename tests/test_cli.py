@@ -326,7 +326,7 @@ def test_an_absurd_size_is_refused(deqir, photo, tmp_path):
 def test_an_unforeseen_failure_is_one_sentence_and_the_others_go_on(deqir, photo, tmp_path, monkeypatch):
     import deqir.jobs as jobs
 
-    def broken(*arguments):
+    def broken(*arguments, **keywords):
         raise ZeroDivisionError("something\nunforeseen")
 
     monkeypatch.setattr(jobs, "write_image", broken)

@@ -140,6 +140,8 @@ def test_no_seam_on_a_restored_photo():
 def test_auto_cuts_large_images_alone(network):
     prior = load_prior()
     assert (network.tile_size, prior.tile_size) == (8, 256)
+    assert choose_tile(network, (128, 128), "auto") is None
+    assert choose_tile(network, (128, 129), "auto") == 64
     assert choose_tile(prior, (512, 512), "auto") is None
     assert choose_tile(prior, (513, 512), "auto") == 256
     assert choose_tile(prior, (1, 100_000), "auto") is None

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
-from deqir.images import MAX_PIXELS, atomic_write, read_image, write_image
+from deqir.images import MAX_PIXELS, Attachments, atomic_write, frame_count, read_image, read_photo, write_image
 from deqir.metrics import psnr, ssim
 from deqir.noise import generator
+from deqir.noise_estimation import estimate_noise
 from deqir.observations import Observation, read_observation, write_observation
+from deqir.operators import Inpainting
 from deqir.priors import Denoiser
 from deqir.restoration import Progress, Restoration, Restorer, resolve_device
 from deqir.solvers import Status
@@ -28,13 +31,39 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Problem:
-    """One file's restoration problem: ``y`` (1, ...), its task, the image's (C, H, W), and the truth where known."""
+    """One file's restoration problem: ``y`` (1, ...), its task, the image's (C, H, W), and the truth where known.
+
+    ``noise_estimated``: whether the noise level was. ``attachments``: what the file holds beside its colours.
+    """
 
     task: Task
     y: Tensor
     shape: tuple[int, int, int]
     truth: Tensor | None = None
     noise: float = 0.0
+    noise_estimated: bool = False
+    attachments: Attachments = field(default_factory=Attachments)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to restore: frame ``frame`` of ``file``, into ``target``."""
+
+    file: Path
+    target: Path
+    frame: int = 0
+
+
+@dataclass
+class WarmStart:
+    """The trajectory of the frame before in a sequence, from which the next one starts."""
+
+    trajectory: Tensor | None = None
+
+    def at(self, size: tuple[int, int]) -> Tensor | None:
+        """The trajectory, if it is one of images of ``size`` (H, W)."""
+        known = self.trajectory
+        return known if known is not None and tuple(known.shape[-2:]) == size else None
 
 
 @dataclass(frozen=True)
@@ -43,50 +72,71 @@ class RestoreJob:
 
     ``task_settings`` holds the task settings that were asked for (``name`` among them, unless files bring it with
     them); ``options`` the arguments of ``Restorer``; ``noise`` the noise level in units of 0..1 (None: what the
-    file says, else 0). With ``simulate`` a file is the truth: it is degraded first.
+    file says, else 0; ``"auto"``: estimated). With ``simulate`` a file is the truth: it is degraded first. Results have
+    ``bits`` per channel, 8 or 16.
     """
 
     prior: Denoiser
     task_settings: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    noise: float | None = None
+    noise: float | Literal["auto"] | None = None
     simulate: bool = False
     overwrite: bool = False
+    bits: int = 8
 
-    def run(self, file: Path, target: Path, progress: Callable[[Progress], None] | None = None) -> Record:
-        """Restore ``file`` into the image file ``target`` and return its record. Raises DeqirError."""
+    def run(
+        self,
+        file: Path,
+        target: Path,
+        progress: Callable[[Progress], None] | None = None,
+        frame: int = 0,
+        warm: WarmStart | None = None,
+    ) -> Record:
+        """Restore a frame of ``file`` into the image file ``target`` and return its record. Raises DeqirError.
+
+        ``warm`` passes the trajectory on from one frame of a sequence to the next.
+        """
         refuse_existing(target, self.overwrite, file)
-        problem = self.problem(file)
+        problem = self.problem(file, frame)
         refuse_huge(problem.shape, file)
         operator = problem.task.operator(problem.shape)
-        restorer = Restorer(self.prior, operator, noise=problem.noise, **self.options)
-        result = restorer.restore(problem.y, seed=self.seed, progress=progress)
+        start = None if warm is None else warm.at(problem.shape[1:])
+        options = {"keep_trajectory": warm is not None, **self.options}
+        restorer = Restorer(self.prior, operator, noise=problem.noise, **options)
+        result = restorer.restore(problem.y, seed=self.seed, progress=progress, start=start)
         if result.status[0] is Status.NON_FINITE:
             raise DeqirError(f"{file}: {result.status[0].value}")
         record = self._record(file, problem, restorer, result)
-        write_image(target, result.image[0])
+        record |= {"frame": frame, "warm_start": start is not None and result.stats.solver != "serial"}
+        write_image(target, result.image[0], self.bits, attachments=problem.attachments)
+        if warm is not None:
+            warm.trajectory = result.trajectory
         return record
 
-    def problem(self, file: Path) -> Problem:
-        """Read ``file`` as truth or observation."""
+    def problem(self, file: Path, frame: int = 0) -> Problem:
+        """Read a frame of ``file`` as truth or observation."""
         if self.simulate:
-            truth = read_image(file)[None]
+            photo = read_photo(file, frame)
+            truth = photo.image[None]
             task = task_from(self.task_settings, {})
             shape = truth_shape(task, truth, file)
             noise = checked_noise(task, self.noise or 0.0)
             y = noisy(task.operator(shape).forward(truth), noise, self.seed)
-            return Problem(task, y, shape, truth, noise)
-        observation = read_observation(file)
+            return Problem(task, y, shape, truth, noise, attachments=photo.attachments)
+        observation = read_observation(file, frame)
         task = task_from(self.task_settings, observation.metadata)
         y = observation.value[None]
-        noise = checked_noise(task, observation.metadata.get("noise", 0.0) if self.noise is None else self.noise)
         if "task" in observation.metadata:
-            return Problem(task, y, stored_shape(observation.metadata, file), noise=noise)
-        shape = task.image_shape(tuple(y.shape[1:]))
-        if task.name == "inpaint" or (task.name == "colorize" and y.shape[1] == 3):
-            y = task.operator(shape).forward(y)
-        return Problem(task, y, shape, noise=noise)
+            shape = stored_shape(observation.metadata, file)
+        else:
+            shape = task.image_shape(tuple(y.shape[1:]))
+            if task.name == "inpaint" or (task.name == "colorize" and y.shape[1] == 3):
+                y = task.operator(shape).forward(y)
+        estimated = self.noise == "auto"
+        level = observation.metadata.get("noise", 0.0) if self.noise is None else self.noise
+        noise = estimated_noise(task, y, shape) if estimated else checked_noise(task, level)
+        return Problem(task, y, shape, None, noise, estimated, observation.attachments)
 
     def _record(self, file: Path, problem: Problem, restorer: Restorer, result: Restoration) -> Record:
         record: Record = {
@@ -96,6 +146,7 @@ class RestoreJob:
             "steps": restorer.steps,
             "eta": restorer.eta,
             "noise": problem.noise,
+            "noise_estimated": problem.noise_estimated,
             "rule": type(restorer.rule).__name__,
             "spacing": restorer.spacing,
             "seed": self.seed,
@@ -173,6 +224,14 @@ def checked_noise(task: Task, noise: object) -> float:
     return float(noise)
 
 
+def estimated_noise(task: Task, y: Tensor, shape: tuple[int, int, int]) -> float:
+    """The noise level of the observation ``y`` (1, ...) of an image of ``shape``, from what ``task`` lets one see."""
+    if y.ndim != 4:
+        raise OptionError(f"the noise of task {task.name} cannot be estimated from its measurements; give it a number")
+    operator = task.operator(shape)
+    return estimate_noise(y[0], operator.mask if isinstance(operator, Inpainting) else None)
+
+
 def task_from(asked: Mapping[str, Any], metadata: Mapping[str, Any]) -> Task:
     """The task asked for, its settings completed by those that an observation carries."""
     stored = metadata.get("task", {})
@@ -227,7 +286,31 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"output folder {folder} cannot be written ({error.strerror}); choose another") from None
 
 
-def targets(files: list[Path], folder: Path) -> list[Path]:
+def items(files: list[Path], folder: Path, suffix: str = ".png") -> list[Item]:
+    """What there is to restore in ``files``; the frames of an animation or the pages of a TIFF get numbered results."""
+    found: list[Item] = []
+    for file, target in zip(files, targets(files, folder, suffix), strict=True):
+        count = _frames(file)
+        digits = max(4, len(str(count)))
+        numbered = (target.with_name(f"{target.stem}-{k + 1:0{digits}d}{suffix}") for k in range(count))
+        found += [Item(file, target)] if count == 1 else [Item(file, name, k) for k, name in enumerate(numbered)]
+    return found
+
+
+def in_order(files: list[Path]) -> list[Path]:
+    """``files`` sorted by their names, the numbers in them as numbers: frame 10 comes after frame 9."""
+    return sorted(files, key=lambda file: [(part.isdigit(), part.zfill(20)) for part in re.split(r"(\d+)", str(file))])
+
+
+def _frames(file: Path) -> int:
+    """The frames of ``file``; 1 where it cannot be read, which shows when it is restored."""
+    try:
+        return 1 if file.suffix.lower() == ".safetensors" else frame_count(file)
+    except DeqirError:
+        return 1
+
+
+def targets(files: list[Path], folder: Path, suffix: str = ".png") -> list[Path]:
     """An output name for every file: its stem, or its whole name where two share the stem."""
     stems = [file.stem for file in files]
     names = [file.stem if stems.count(file.stem) == 1 else file.name for file in files]
@@ -235,7 +318,7 @@ def targets(files: list[Path], folder: Path) -> list[Path]:
     unique = []
     for name in names:
         seen[name] = seen.get(name, 0) + 1
-        unique.append(folder / f"{name if seen[name] == 1 else f'{name}-{seen[name]}'}.png")
+        unique.append(folder / f"{name if seen[name] == 1 else f'{name}-{seen[name]}'}{suffix}")
     return unique
 
 

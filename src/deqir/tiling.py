@@ -26,6 +26,9 @@ TileSize = int | Literal["auto"] | None
 DEFAULT_TILE = 256
 """The side of a tile for priors that do not name one."""
 
+LEAST_AUTO_TILE = 64
+"""``"auto"`` chooses no smaller tiles, which would mostly compute overlaps."""
+
 AUTO_TILES = 4
 """``"auto"`` cuts images of more pixels than this many tiles."""
 
@@ -40,7 +43,7 @@ def choose_tile(denoiser: Denoiser, size: tuple[int, int], tile: TileSize) -> in
     """
     height, width = size
     if tile == "auto":
-        tile = int(getattr(denoiser, "tile_size", DEFAULT_TILE))
+        tile = max(LEAST_AUTO_TILE, int(getattr(denoiser, "tile_size", DEFAULT_TILE)))
         if height * width <= AUTO_TILES * tile**2:
             return None
     return None if tile is None or max(height, width) <= tile else tile

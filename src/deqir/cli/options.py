@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
+
+from deqir.errors import OptionError
 
 TaskOption = Annotated[
     Optional[str],
@@ -33,6 +35,13 @@ Noise = Annotated[
     Optional[float],
     typer.Option(help="Standard deviation of the observation's noise, in units of 0..1; simulate and degrade add it."),
 ]
+NoiseOrAuto = Annotated[
+    Optional[str],
+    typer.Option(
+        "--noise",
+        help="Standard deviation of the observation's noise, in units of 0..1, or auto: estimated; simulate adds it.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 
 
@@ -52,6 +61,16 @@ def task_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     )
     given = {name: arguments[name] for name in names if arguments[name] is not None}
     return given if arguments["task"] is None else {"name": arguments["task"], **given}
+
+
+def noise_level(text: str | None) -> float | Literal["auto"] | None:
+    """The level that ``text`` writes, or the word auto. Raises OptionError for anything else."""
+    if text is None or text == "auto":
+        return "auto" if text else None
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(f"the noise level is {text!r}; choose a number in units of 0..1, or auto") from None
 
 
 def number_or_word(text: str) -> int | str:

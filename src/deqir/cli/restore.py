@@ -17,20 +17,21 @@ from deqir.cli.options import (
     Hidden,
     Mask,
     MaskSeed,
-    Noise,
+    NoiseOrAuto,
     Overwrite,
     Ratio,
     Scale,
     TaskOption,
     Threshold,
     Weights,
+    noise_level,
     number_or_word,
     task_settings,
 )
-from deqir.errors import DeqirError
+from deqir.errors import DeqirError, OptionError
 
 if TYPE_CHECKING:
-    from deqir.jobs import Record, RestoreJob
+    from deqir.jobs import Item, Record, RestoreJob, WarmStart
 
 
 @app.command(epilog="Example:  deqir restore small.jpg --task sr --scale 4 --out results/")
@@ -38,7 +39,7 @@ def restore(
     photos: Annotated[
         list[Path], typer.Argument(help="Photos, observations made by deqir degrade, or folders of them.")
     ],
-    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results (PNG).")],
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     task: TaskOption = None,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="The photos are the truth: degrade, restore and compare with them.")
@@ -53,7 +54,7 @@ def restore(
     boundary: Boundary = None,
     threshold: Threshold = None,
     ratio: Ratio = None,
-    noise: Noise = None,
+    noise: NoiseOrAuto = None,
     steps: Annotated[int, typer.Option(help="Timesteps of the chain.")] = 100,
     eta: Annotated[float, typer.Option(help="Fresh noise per step, 0 (deterministic) to 1.")] = 0.85,
     seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
@@ -82,6 +83,11 @@ def restore(
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
     prior: Annotated[str, typer.Option(help="builtin, or a diffusers folder.")] = "builtin",
+    image_format: Annotated[str, typer.Option("--format", help="Of the results: png, jpg, webp or tiff.")] = "png",
+    depth: Annotated[int, typer.Option(help="Bits per channel of the results: 8, or 16 for png and tiff.")] = 8,
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="The photos are frames in order: each starts from the one before.")
+    ] = False,
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -101,9 +107,21 @@ def restore(
         "device": device,
         "dtype": dtype,
     }
-    given = {"seed": seed, "noise": noise, "simulate": simulate, "overwrite": overwrite}
+    given = {"seed": seed, "noise": noise_level(noise), "simulate": simulate, "overwrite": overwrite, "bits": depth}
+    suffix = _suffix(image_format, depth)
     job = _make_job(prior, settings, options, given)
-    _run_restore(job, photos, out_dir, stats)
+    _run_restore(job, photos, out_dir, stats, suffix, sequence)
+
+
+def _suffix(image_format: str, depth: int) -> str:
+    """The suffix of the results, once it is known to hold their bit depth."""
+    from deqir.images import DEEP_SUFFIXES, FORMATS
+
+    if image_format not in FORMATS:
+        raise OptionError(f"format is {image_format!r}; choose one of {', '.join(FORMATS)}")
+    if depth not in (8, 16) or (depth == 16 and FORMATS[image_format] not in DEEP_SUFFIXES):
+        raise OptionError(f"depth is {depth} for format {image_format}; choose 8, or 16 with png or tiff")
+    return FORMATS[image_format]
 
 
 def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]) -> RestoreJob:
@@ -113,9 +131,11 @@ def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], giv
     from deqir.priors import load_prior
     from deqir.restoration import Restorer, resolve_device
 
+    if given["noise"] == "auto" and given["simulate"]:
+        raise OptionError("simulate adds noise, so it needs its level; give noise a number instead of auto")
     if "name" in settings or given["simulate"]:
         task = task_from(settings, {})
-        if given["noise"] is not None or given["simulate"]:
+        if given["noise"] != "auto" and (given["noise"] is not None or given["simulate"]):
             checked_noise(task, given["noise"] or 0.0)
     resolve_device(options["device"])
     loaded = load_prior(prior)
@@ -123,18 +143,22 @@ def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], giv
     return RestoreJob(loaded, settings, options, **given)
 
 
-def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None) -> None:
-    from deqir.jobs import make_folder, refuse_existing, targets, write_records
+def _run_restore(
+    job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None, suffix: str, sequence: bool
+) -> None:
+    from deqir.jobs import WarmStart, in_order, items, make_folder, refuse_existing, write_records
 
     if stats is not None:
         refuse_existing(stats, job.overwrite)
         make_folder(stats.parent)
     make_folder(out_dir)
     files, records = _expand(photos)
-    total = len(files) + len(records)
+    warm = WarmStart() if sequence else None
+    listed = items(in_order(files) if sequence else files, out_dir, suffix)
+    total = len(listed) + len(records)
     try:
-        for file, target in zip(files, targets(files, out_dir), strict=True):
-            _restore_one(job, file, target, records)
+        for item in listed:
+            _restore_one(job, item, records, warm)
     except KeyboardInterrupt:
         err.print(f"deqir: interrupted after {len(records)} of {total}; what is finished is kept")
         raise
@@ -167,12 +191,13 @@ def _failure(file: Path, sentence: str) -> Record:
     return {"file": str(file), "status": "failed", "error": sentence}
 
 
-def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record]) -> None:
-    """Restore one file, add its record and say how it went; a failure becomes a record with its sentence."""
+def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmStart | None) -> None:
+    """Restore one item, add its record and say how it went; a failure becomes a record with its sentence."""
+    file = item.file
     try:
         with progress_line(file.name) as report:
-            records.append(job.run(file, target, report))
-        out.print(_summary(records[-1], target))
+            records.append(job.run(file, item.target, report, item.frame, warm))
+        out.print(_summary(records[-1], item.target))
     except DeqirError as error:
         records.append(_failure(file, str(error)))
     except Exception as error:
@@ -188,6 +213,8 @@ def _summary(record: Record, target: Path) -> str:
         f"{record['file']} -> {target}: {record['task']}, {record['solver']} ({record['solver_reason']}), "
         f"{record['sweeps']} sweeps, {record['nfe']} network evaluations, {record['seconds']:.1f} s"
     )
+    if record["noise_estimated"]:
+        line += f", noise estimated as {record['noise']:.4f}"
     if record["status"] != "converged":
         line += f", {record['status']}"
     if "psnr" in record:

@@ -3,13 +3,7 @@
 from deqir.images.attachments import Attachments
 from deqir.images.files import IMAGE_SUFFIXES, StrPath, atomic_write, existing_file, find_images
 from deqir.images.masks import read_mask
-from deqir.images.metadata import (
-    METADATA_KEY,
-    metadata_from_json,
-    metadata_to_json,
-    read_metadata,
-    read_safetensors_header,
-)
+from deqir.images.metadata import METADATA_KEY, metadata_to_json, read_metadata
 from deqir.images.reading import MAX_PIXELS, Photo, frame_count, read_image, read_photo
 from deqir.images.writing import DEEP_SUFFIXES, FORMATS, WRITABLE_SUFFIXES, write_image
 
@@ -27,12 +21,10 @@ __all__ = [
     "existing_file",
     "find_images",
     "frame_count",
-    "metadata_from_json",
     "metadata_to_json",
     "read_image",
     "read_mask",
     "read_metadata",
     "read_photo",
-    "read_safetensors_header",
     "write_image",
 ]

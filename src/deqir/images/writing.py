@@ -88,7 +88,8 @@ def _encode(pixels: Pixels, suffix: str, attachments: Attachments) -> bytes:
     if pixels.dtype == np.uint16:
         return _encode_deep_tiff(pixels, attachments)
     kind = {"jpg": "JPEG", "tif": "TIFF"}.get(suffix[1:], suffix[1:].upper())
-    options: dict[str, Any] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
+    presets: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+    options = presets.get(kind, {})
     exif = attachments.exif
     if exif is not None and not (kind == "JPEG" and len(exif) > LONGEST_JPEG_EXIF):
         options["exif"] = exif
