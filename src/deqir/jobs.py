@@ -299,7 +299,7 @@ def items(files: list[Path], folder: Path, suffix: str = ".png") -> list[Item]:
 
 def in_order(files: list[Path]) -> list[Path]:
     """``files`` sorted by their names, the numbers in them as numbers: frame 10 comes after frame 9."""
-    return sorted(files, key=lambda file: [(part.isdigit(), part.zfill(20)) for part in re.split(r"(\d+)", str(file))])
+    return sorted(files, key=lambda file: re.sub(r"\d+", lambda number: number[0].zfill(20), str(file)))
 
 
 def _frames(file: Path) -> int:
