@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from deqir.errors import NonFiniteError, OptionError, ShapeError
+from deqir.images import read_image
 from deqir.noise import generator
 from deqir.noise_estimation import estimate_noise
 from deqir.operators import random_mask
@@ -53,6 +55,17 @@ def test_a_flat_image_has_no_noise_and_units_do_not_matter():
 def test_three_equal_channels_count_as_one():
     grey = noisy(photo().mean(0, keepdim=True), 0.1)
     assert estimate_noise(grey.expand(3, -1, -1)) == estimate_noise(grey)
+
+
+@pytest.mark.parametrize("quality", [95, 80])
+def test_jpeg_smooths_colour_noise_and_leaves_that_of_luma(tmp_path, quality):
+    image = noisy(photo(), 0.1)
+    pixels = (image.clamp(0, 1).permute(1, 2, 0).numpy() * 255).round().astype("uint8")
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=quality, subsampling=2)
+    compressed = read_image(tmp_path / "a.jpg")
+    true = float((compressed - photo()).square().mean().sqrt())
+    assert true < 0.08  # of 0.1
+    assert estimate_noise(compressed) == pytest.approx(true, rel=0.2)
 
 
 def test_large_images_are_sampled():

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, sqrt
 
 import torch
 from torch import Tensor
 
 from deqir.errors import NonFiniteError, OptionError, ShapeError
+from deqir.operators.colorization import NAMED_WEIGHTS
 
 COLOUR_PATCHES = ((4, 1.0), (2, 1.0))
 GREY_PATCHES = ((8, 0.5),)
 """Sides of patches, and the share of them, the smoothest, that is looked at; the first of which there are enough."""
+
+LUMA = NAMED_WEIGHTS["luma"]
+SMOOTHED_COLOUR = 0.5
+"""White noise is 1.5 times as strong in the channels as in luma; weaker than this share of it, it is not white."""
 
 PATCHES_PER_DIMENSION = 20
 MOST_PATCHES = 100_000
@@ -23,8 +29,9 @@ def estimate_noise(y: Tensor, known: Tensor | None = None) -> float:
     """The standard deviation of the white Gaussian noise in the image ``y`` (C, H, W), in the units of ``y``.
 
     ``known`` (1 | C, H, W) is 1 where a pixel is observed; the others are not looked at. The noise is taken to be
-    independent between pixels and channels, as a camera's raw noise is and JPEG's is not; texture finer than the
-    patches is counted as noise, so that an estimate is rather too high than too low.
+    independent between pixels and, unless it is far weaker in colour than in luma, between channels: JPEG and cameras
+    smooth colour, and what is left in luma is then taken for the level. Texture finer than the patches is counted as
+    noise, so that an estimate is rather too high than too low; strong JPEG compression removes some noise.
 
     The method is that of Chen, Zhu and Heng (ICCV 2015): small patches of an image lie near a subspace, so that the
     smallest eigenvalues of their covariance are the noise's variance; those that count as small are the largest set
@@ -43,7 +50,18 @@ def estimate_noise(y: Tensor, known: Tensor | None = None) -> float:
         raise NonFiniteError("the observation holds NaN or infinite values; replace them or mask those pixels")
     if bool((image[:, mask] == image[:1, mask]).all()):
         image = image[:1]
-    for side, share in COLOUR_PATCHES if len(image) > 1 else GREY_PATCHES:
+    if len(image) == 1:
+        return _level(image, mask, GREY_PATCHES)
+    colour = _level(image, mask, COLOUR_PATCHES)
+    if len(image) != len(LUMA):
+        return colour
+    luma = _level((image * image.new_tensor(LUMA).view(-1, 1, 1)).sum(0, keepdim=True), mask, GREY_PATCHES)
+    return luma if colour < SMOOTHED_COLOUR * luma else colour
+
+
+def _level(image: Tensor, mask: Tensor, sizes: Sequence[tuple[int, float]]) -> float:
+    """The level by the first of the patch ``sizes`` of which there are enough, else by differences."""
+    for side, share in sizes:
         patches = _smoothest(_known_patches(image, mask, side), len(image), share)
         if len(patches) >= PATCHES_PER_DIMENSION * patches.shape[1]:
             return _smallest_deviation(patches)
