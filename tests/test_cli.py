@@ -14,7 +14,7 @@ from PIL import Image
 
 from conftest import sentence
 from deqir.images import read_image, write_image
-from deqir.jobs import targets
+from deqir.items import targets
 
 RECORD_KEYS = {
     "file", "task", "steps", "eta", "seed", "prior", "solver", "status", "sweeps", "nfe", "seconds", "max_batch",

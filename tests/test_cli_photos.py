@@ -9,7 +9,7 @@ from PIL import Image
 
 from conftest import sentence
 from deqir.images import read_image, read_photo, write_image
-from deqir.jobs import in_order
+from deqir.items import in_order
 from deqir.noise import generator
 
 

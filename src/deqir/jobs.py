@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
-from deqir.images import MAX_PIXELS, Attachments, atomic_write, frame_count, read_image, read_photo, write_image
+from deqir.images import MAX_PIXELS, Attachments, atomic_write, read_image, read_photo, write_image
 from deqir.metrics import psnr, ssim
 from deqir.noise import generator
 from deqir.noise_estimation import estimate_noise
@@ -43,15 +42,6 @@ class Problem:
     noise: float = 0.0
     noise_estimated: bool = False
     attachments: Attachments = field(default_factory=Attachments)
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing to restore: frame ``frame`` of ``file``, into ``target``."""
-
-    file: Path
-    target: Path
-    frame: int = 0
 
 
 @dataclass
@@ -284,42 +274,6 @@ def make_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OutputError(f"output folder {folder} cannot be written ({error.strerror}); choose another") from None
-
-
-def items(files: list[Path], folder: Path, suffix: str = ".png") -> list[Item]:
-    """What there is to restore in ``files``; the frames of an animation or the pages of a TIFF get numbered results."""
-    found: list[Item] = []
-    for file, target in zip(files, targets(files, folder, suffix), strict=True):
-        count = _frames(file)
-        digits = max(4, len(str(count)))
-        numbered = (target.with_name(f"{target.stem}-{k + 1:0{digits}d}{suffix}") for k in range(count))
-        found += [Item(file, target)] if count == 1 else [Item(file, name, k) for k, name in enumerate(numbered)]
-    return found
-
-
-def in_order(files: list[Path]) -> list[Path]:
-    """``files`` sorted by their names, the numbers in them as numbers: frame 10 comes after frame 9."""
-    return sorted(files, key=lambda file: re.sub(r"\d+", lambda number: number[0].zfill(20), str(file)))
-
-
-def _frames(file: Path) -> int:
-    """The frames of ``file``; 1 where it cannot be read, which shows when it is restored."""
-    try:
-        return 1 if file.suffix.lower() == ".safetensors" else frame_count(file)
-    except DeqirError:
-        return 1
-
-
-def targets(files: list[Path], folder: Path, suffix: str = ".png") -> list[Path]:
-    """An output name for every file: its stem, or its whole name where two share the stem."""
-    stems = [file.stem for file in files]
-    names = [file.stem if stems.count(file.stem) == 1 else file.name for file in files]
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(folder / f"{name if seen[name] == 1 else f'{name}-{seen[name]}'}{suffix}")
-    return unique
 
 
 def write_records(path: Path, records: list[Record]) -> None:

@@ -31,7 +31,8 @@ from deqir.cli.options import (
 from deqir.errors import DeqirError, OptionError
 
 if TYPE_CHECKING:
-    from deqir.jobs import Item, Record, RestoreJob, WarmStart
+    from deqir.items import Item
+    from deqir.jobs import Record, RestoreJob, WarmStart
 
 
 @app.command(epilog="Example:  deqir restore small.jpg --task sr --scale 4 --out results/")
@@ -146,7 +147,8 @@ def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], giv
 def _run_restore(
     job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None, suffix: str, sequence: bool
 ) -> None:
-    from deqir.jobs import WarmStart, in_order, items, make_folder, refuse_existing, write_records
+    from deqir.items import in_order, items
+    from deqir.jobs import WarmStart, make_folder, refuse_existing, write_records
 
     if stats is not None:
         refuse_existing(stats, job.overwrite)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from io import BytesIO
+from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -59,7 +60,8 @@ def frame_count(path: StrPath) -> int:
     """The frames of an animated PNG, WebP or GIF, the pages of a TIFF without its previews; 1 for other images."""
     with opened(path) as file:
         if tiff_tags(file) is not None:
-            return max(1, len(page_offsets(file.read())))
+            with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                return max(1, len(page_offsets(data)))
         with Image.open(file, formats=PILLOW_FORMATS) as image:
             return int(getattr(image, "n_frames", 1)) if image.format in _ANIMATED_FORMATS else 1
 

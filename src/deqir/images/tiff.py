@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any, BinaryIO
 
 from PIL import TiffImagePlugin
@@ -56,7 +57,7 @@ def without_orientation(data: bytes) -> bytes:
     return bytes(patched)
 
 
-def page_offsets(data: bytes) -> list[int]:
+def page_offsets(data: bytes | mmap) -> list[int]:
     """Where the directory of every page of a TIFF begins; previews (pages of reduced resolution) are left out."""
     layout = _Layout.of(data)
     offsets: list[int] = []
@@ -92,30 +93,30 @@ class _Layout:
     value_at: int
 
     @classmethod
-    def of(cls, data: bytes) -> _Layout:
+    def of(cls, data: bytes | mmap) -> _Layout:
         order = "<" if data[:2] == b"II" else ">"
         if b"+" in data[:4]:
             return cls(order, order + "Q", 8, order + "Q", 20, 12)
         return cls(order, order + "I", 4, order + "H", 12, 8)
 
-    def first(self, data: bytes) -> int:
+    def first(self, data: bytes | mmap) -> int:
         """Where the first directory begins."""
         return int(struct.unpack_from(self.pointer, data, self.header)[0])
 
-    def entries(self, data: bytes, offset: int) -> Iterator[tuple[int, int]]:
+    def entries(self, data: bytes | mmap, offset: int) -> Iterator[tuple[int, int]]:
         """The tag and the position of every entry of the directory at ``offset``."""
         (count,) = struct.unpack_from(self.counter, data, offset)
         start = offset + struct.calcsize(self.counter)
         for position in range(start, start + count * self.entry, self.entry):
             yield struct.unpack_from(self.order + "H", data, position)[0], position
 
-    def value(self, data: bytes, position: int) -> int:
+    def value(self, data: bytes | mmap, position: int) -> int:
         """The number in the entry at ``position``, which is one of 16 or 32 bits."""
         (kind,) = struct.unpack_from(self.order + "H", data, position + 2)
         form = self.order + ("H" if kind == 3 else "I")
         return int(struct.unpack_from(form, data, position + self.value_at)[0])
 
-    def following(self, data: bytes, offset: int, count: int) -> int:
+    def following(self, data: bytes | mmap, offset: int, count: int) -> int:
         """Where the directory after the one at ``offset``, of ``count`` entries, begins; 0 after the last."""
         end = offset + struct.calcsize(self.counter) + count * self.entry
         return int(struct.unpack_from(self.pointer, data, end)[0])
