@@ -122,6 +122,12 @@ class TestProfilesAndCameraData:
             write_image(tmp_path / "a.png", torch.rand(channels, 4, 4), attachments=Attachments(icc_profile=profile))
             assert read_photo(tmp_path / "a.png").attachments.icc_profile == kept
 
+    def test_a_grey_profile_is_left_out_where_grey_is_stored_as_colour(self, tmp_path):
+        image, attachments = torch.rand(1, 4, 4), Attachments(torch.rand(1, 4, 4), GREY_PROFILE)
+        for name, bits, kept in (("a.webp", 8, None), ("a.png", 16, None), ("b.png", 8, GREY_PROFILE)):
+            write_image(tmp_path / name, image, bits, attachments=attachments)
+            assert read_photo(tmp_path / name).attachments.icc_profile == kept
+
     def test_cmyk_is_converted_by_its_profile(self, tmp_path, monkeypatch):
         image = Image.new("CMYK", (4, 4), (255, 0, 0, 0))
         image.save(tmp_path / "a.tif", icc_profile=b"not a profile")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def write_image(
     encoded_metadata = metadata_to_json(metadata) if metadata is not None else None
     pixels = _quantize(image, bits)
     fitted = (attachments or Attachments()).fitted(tuple(image.shape))
+    if image.shape[0] == 1 and (suffix == ".webp" or (suffix == ".png" and bits == 16 and fitted.alpha is not None)):
+        fitted = replace(fitted, icc_profile=None)  # grey is stored as colour there
     if fitted.alpha is not None and suffix not in OPAQUE_SUFFIXES:
         pixels = np.concatenate([np.atleast_3d(pixels), np.atleast_3d(_quantize(fitted.alpha, bits))], 2)
     try:
