@@ -1,7 +1,7 @@
 """Images of any size in bounded memory: overlapping tiles, blended inside every call of the denoiser.
 
 The chain, the operator and the data consistency stay whole-image; only the network sees tiles (as in MultiDiffusion,
-Bar-Tal et al., ICML 2023, arXiv 2302.08113, and the mask-shift trick of DDNM, arXiv 2212.00490, sec. 3.4).
+Bar-Tal et al., ICML 2023, arXiv 2302.08113, and the mask-shift trick of DDNM, arXiv 2212.00490).
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ TileSize = int | Literal["auto"] | None
 
 DEFAULT_TILE = 256
 """The side of a tile for priors that do not name one."""
+
+LEAST_TILE = 8
+"""The side of the smallest tiles that can be asked for."""
 
 LEAST_AUTO_TILE = 64
 """``"auto"`` chooses no smaller tiles, which would mostly compute overlaps."""
@@ -51,11 +54,11 @@ def choose_tile(denoiser: Denoiser, size: tuple[int, int], tile: TileSize) -> in
 
 def checked_tiling(tile: object, overlap: object) -> None:
     """Raise OptionError where ``tile`` or ``overlap`` (None: chosen) cannot be what a restoration is cut by."""
-    if tile is not None and tile != "auto" and not _whole(tile, 8):
-        raise OptionError(f"tile is {tile!r}; choose auto, none or a whole number of at least 8 pixels")
-    if overlap is not None and not _whole(overlap, 0):
+    if not (tile is None or tile == "auto" or _whole(tile, LEAST_TILE)):
+        raise OptionError(f"tile is {tile!r}; choose auto, none or a whole number of at least {LEAST_TILE} pixels")
+    if not (overlap is None or _whole(overlap, 0)):
         raise OptionError(f"tile_overlap is {overlap!r}; choose zero or a whole number of pixels")
-    if _whole(tile, 8) and _whole(overlap, 0) and 2 * int(str(overlap)) > int(str(tile)):
+    if isinstance(tile, int) and isinstance(overlap, int) and 2 * overlap > tile:
         raise OptionError(f"tile_overlap is {overlap} but the tile {tile}; choose at most half of the tile")
 
 
