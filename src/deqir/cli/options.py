@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 
@@ -34,6 +34,13 @@ Ratio = Annotated[Optional[float], typer.Option(help="cs: measurements per pixel
 Noise = Annotated[
     Optional[float],
     typer.Option(help="Standard deviation of the observation's noise, in units of 0..1; simulate and degrade add it."),
+]
+NoiseOrAuto = Annotated[
+    Optional[str],
+    typer.Option(
+        "--noise",
+        help="Standard deviation of the observation's noise, in units of 0..1, or auto: estimated; simulate adds it.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 PriorOptions = Annotated[
@@ -80,6 +87,16 @@ def timesteps_or_word(text: str) -> list[int] | str:
         return [int(part) for part in text.split(",")]
     except ValueError:
         return text
+
+
+def noise_level(text: str | None) -> float | Literal["auto"] | None:
+    """The level that ``text`` writes, or the word auto. Raises OptionError for anything else."""
+    if text is None or text == "auto":
+        return "auto" if text else None
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(f"the noise level is {text!r}; choose a number in units of 0..1, or auto") from None
 
 
 def number_or_word(text: str) -> int | str:

@@ -17,7 +17,7 @@ from deqir.cli.options import (
     Hidden,
     Mask,
     MaskSeed,
-    Noise,
+    NoiseOrAuto,
     Overwrite,
     PriorOptions,
     Ratio,
@@ -25,15 +25,17 @@ from deqir.cli.options import (
     TaskOption,
     Threshold,
     Weights,
+    noise_level,
     number_or_word,
     prior_options,
     task_settings,
     timesteps_or_word,
 )
-from deqir.errors import DeqirError
+from deqir.errors import DeqirError, OptionError
 
 if TYPE_CHECKING:
-    from deqir.jobs import Record, RestoreJob
+    from deqir.items import Item
+    from deqir.jobs import Record, RestoreJob, WarmStart
 
 
 @app.command(epilog="Example:  deqir restore small.jpg --task sr --scale 4 --out results/")
@@ -41,7 +43,7 @@ def restore(
     photos: Annotated[
         list[Path], typer.Argument(help="Photos, observations made by deqir degrade, or folders of them.")
     ],
-    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results (PNG).")],
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     task: TaskOption = None,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="The photos are the truth: degrade, restore and compare with them.")
@@ -56,7 +58,7 @@ def restore(
     boundary: Boundary = None,
     threshold: Threshold = None,
     ratio: Ratio = None,
-    noise: Noise = None,
+    noise: NoiseOrAuto = None,
     steps: Annotated[int, typer.Option(help="Timesteps of the chain.")] = 100,
     eta: Annotated[float, typer.Option(help="Fresh noise per step, 0 (deterministic) to 1.")] = 0.85,
     seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
@@ -74,6 +76,12 @@ def restore(
     max_batch: Annotated[
         str, typer.Option(help="Bound on the images in one network call, a number or auto: by size and memory.")
     ] = "auto",
+    tile: Annotated[
+        str, typer.Option(help="Pixels of the tiles the network sees: a number, none, or auto: large photos in tiles.")
+    ] = "auto",
+    tile_overlap: Annotated[
+        Optional[int], typer.Option(help="Pixels that neighbouring tiles share at least (default: tile / 8).")
+    ] = None,
     spacing: Annotated[
         str,
         typer.Option(
@@ -97,6 +105,11 @@ def restore(
         Optional[float], typer.Option(help="Classifier-free guidance towards the class (default: none).")
     ] = None,
     options: PriorOptions = None,
+    image_format: Annotated[str, typer.Option("--format", help="Of the results: png, jpg, webp or tiff.")] = "png",
+    depth: Annotated[int, typer.Option(help="Bits per channel of the results: 8, or 16 for png and tiff.")] = 8,
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="The photos are frames in order: each starts from the one before.")
+    ] = False,
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -111,6 +124,8 @@ def restore(
         "max_sweeps": max_sweeps,
         "window": window,
         "max_batch": number_or_word(max_batch),
+        "tile": None if tile == "none" else number_or_word(tile),
+        "tile_overlap": tile_overlap,
         "spacing": timesteps_or_word(spacing),
         "rule": rule,
         "travel_length": travel_length,
@@ -118,9 +133,21 @@ def restore(
         "device": device,
         "dtype": dtype,
     }
-    given = {"seed": seed, "noise": noise, "simulate": simulate, "overwrite": overwrite}
+    given = {"seed": seed, "noise": noise_level(noise), "simulate": simulate, "overwrite": overwrite, "bits": depth}
+    suffix = _suffix(image_format, depth)
     job = _make_job(prior, loading, settings, chain, given)
-    _run_restore(job, photos, out_dir, stats)
+    _run_restore(job, photos, out_dir, stats, suffix, sequence)
+
+
+def _suffix(image_format: str, depth: int) -> str:
+    """The suffix of the results, once it is known to hold their bit depth."""
+    from deqir.images import DEEP_SUFFIXES, FORMATS
+
+    if image_format not in FORMATS:
+        raise OptionError(f"format is {image_format!r}; choose one of {', '.join(FORMATS)}")
+    if depth not in (8, 16) or (depth == 16 and FORMATS[image_format] not in DEEP_SUFFIXES):
+        raise OptionError(f"depth is {depth} for format {image_format}; choose 8, or 16 with png or tiff")
+    return FORMATS[image_format]
 
 
 def _make_job(
@@ -132,9 +159,11 @@ def _make_job(
     from deqir.priors import load_prior
     from deqir.restoration import Restorer, resolve_device
 
+    if given["noise"] == "auto" and given["simulate"]:
+        raise OptionError("simulate adds noise, so it needs its level; give noise a number instead of auto")
     if "name" in settings or given["simulate"]:
         task = task_from(settings, {})
-        if given["noise"] is not None or given["simulate"]:
+        if given["noise"] != "auto" and (given["noise"] is not None or given["simulate"]):
             checked_noise(task, given["noise"] or 0.0)
     resolve_device(options["device"])
     loaded = load_prior(prior, **loading)
@@ -142,18 +171,23 @@ def _make_job(
     return RestoreJob(loaded, settings, options, **given)
 
 
-def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None) -> None:
-    from deqir.jobs import make_folder, refuse_existing, targets, write_records
+def _run_restore(
+    job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None, suffix: str, sequence: bool
+) -> None:
+    from deqir.items import in_order, items
+    from deqir.jobs import WarmStart, make_folder, refuse_existing, write_records
 
     if stats is not None:
         refuse_existing(stats, job.overwrite)
         make_folder(stats.parent)
     make_folder(out_dir)
     files, records = _expand(photos)
-    total = len(files) + len(records)
+    warm = WarmStart() if sequence else None
+    listed = items(in_order(files) if sequence else files, out_dir, suffix)
+    total = len(listed) + len(records)
     try:
-        for file, target in zip(files, targets(files, out_dir), strict=True):
-            _restore_one(job, file, target, records)
+        for item in listed:
+            _restore_one(job, item, records, warm)
     except KeyboardInterrupt:
         err.print(f"deqir: interrupted after {len(records)} of {total}; what is finished is kept")
         raise
@@ -186,12 +220,13 @@ def _failure(file: Path, sentence: str) -> Record:
     return {"file": str(file), "status": "failed", "error": sentence}
 
 
-def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record]) -> None:
-    """Restore one file, add its record and say how it went; a failure becomes a record with its sentence."""
+def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmStart | None) -> None:
+    """Restore one item, add its record and say how it went; a failure becomes a record with its sentence."""
+    file = item.file
     try:
         with progress_line(file.name) as report:
-            records.append(job.run(file, target, report))
-        out.print(_summary(records[-1], target))
+            records.append(job.run(file, item.target, report, item.frame, warm))
+        out.print(_summary(records[-1], item.target))
     except DeqirError as error:
         records.append(_failure(file, str(error)))
     except Exception as error:
@@ -207,6 +242,8 @@ def _summary(record: Record, target: Path) -> str:
         f"{record['file']} -> {target}: {record['task']}, {record['solver']} ({record['solver_reason']}), "
         f"{record['sweeps']} sweeps, {record['nfe']} network evaluations, {record['seconds']:.1f} s"
     )
+    if record["noise_estimated"]:
+        line += f", noise estimated as {record['noise']:.4f}"
     if record["status"] != "converged":
         line += f", {record['status']}"
     if "psnr" in record:
