@@ -67,6 +67,12 @@ def test_solves_after_the_first_start_from_the_last_equilibrium():
     assert max(sweeps[1:]) < sweeps[0]
 
 
+def test_auto_measures_once_and_then_keeps_its_choice():
+    found = NoiseOptimizer(restorer("auto"), [(1.0, GUIDE)], iterations=2).run(Y)
+    assert found.restoration.stats.solver in ("serial", "preconditioned")
+    assert found.restoration.stats.reason == "asked for"
+
+
 def test_a_spherical_search_keeps_every_norm():
     search = NoiseOptimizer(restorer(), [(1.0, GUIDE)], iterations=5, optimizer="spherical", learning_rate=0.3)
     start = restorer().draw(Y).initial
