@@ -176,7 +176,7 @@ def deqir(monkeypatch, capsys, prior_folder):
 
     def run(*arguments, prior=True):
         command = ["deqir", *map(str, arguments)]
-        if prior and arguments[0] == "restore":
+        if prior and arguments[0] in ("restore", "optimize", "invert", "explain"):
             command += ["--prior", str(prior_folder), "--steps", "3"]
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as ended:
