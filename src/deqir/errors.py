@@ -29,5 +29,13 @@ class UnsupportedCheckpointError(DeqirError):
     """A folder or file is not a prior that deqir can load."""
 
 
+class RunReadError(DeqirError):
+    """A saved run, or the settings of one, could not be read."""
+
+
+class MissingExtraError(DeqirError):
+    """An optional package that a feature needs is not installed."""
+
+
 class DeviceError(DeqirError):
     """The device asked for is not available, or out of memory."""

@@ -37,6 +37,16 @@ class Problem:
     noise: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """One finished restoration: what was asked, who restored it, what came out, and its record."""
+
+    problem: Problem
+    restorer: Restorer
+    result: Restoration
+    record: Record
+
+
 @dataclass(frozen=True)
 class RestoreJob:
     """How every file of a run is restored.
@@ -54,8 +64,17 @@ class RestoreJob:
     simulate: bool = False
     overwrite: bool = False
 
-    def run(self, file: Path, target: Path, progress: Callable[[Progress], None] | None = None) -> Record:
-        """Restore ``file`` into the image file ``target`` and return its record. Raises DeqirError."""
+    def run(
+        self,
+        file: Path,
+        target: Path,
+        progress: Callable[[Progress], None] | None = None,
+        keep: Callable[[Finished], None] | None = None,
+    ) -> Record:
+        """Restore ``file`` into the image file ``target`` and return its record; ``keep`` then sees all of it.
+
+        Raises DeqirError.
+        """
         refuse_existing(target, self.overwrite, file)
         problem = self.problem(file)
         refuse_huge(problem.shape, file)
@@ -66,6 +85,8 @@ class RestoreJob:
             raise DeqirError(f"{file}: {result.status[0].value}")
         record = self._record(file, problem, restorer, result)
         write_image(target, result.image[0])
+        if keep is not None:
+            keep(Finished(problem, restorer, result, record))
         return record
 
     def problem(self, file: Path) -> Problem:

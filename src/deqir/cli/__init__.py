@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from deqir.cli import degrade, demo, restore
+from deqir.cli import degrade, demo, report, restore
 from deqir.cli.app import app
 from deqir.cli.console import FAILURE, USAGE, err
 from deqir.errors import DeqirError, OptionError
 
-__all__ = ["app", "degrade", "demo", "main", "restore"]
+__all__ = ["app", "degrade", "demo", "main", "report", "restore"]
 
 
 def main() -> None:

@@ -30,7 +30,10 @@ from deqir.cli.options import (
 from deqir.errors import DeqirError
 
 if TYPE_CHECKING:
-    from deqir.jobs import Record, RestoreJob
+    from collections.abc import Callable
+
+    from deqir.jobs import Finished, Record, RestoreJob
+    from deqir.restoration import Progress
 
 
 @app.command(epilog="Example:  deqir restore small.jpg --task sr --scale 4 --out results/")
@@ -77,6 +80,9 @@ def restore(
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
     prior: Annotated[str, typer.Option(help="builtin, or a diffusers folder.")] = "builtin",
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Write a page with pictures of the solve beside every result.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Restore photos: super-resolution, inpainting, colourisation, deblurring, denoising, compressed sensing."""
@@ -95,7 +101,11 @@ def restore(
     }
     given = {"seed": seed, "noise": noise, "simulate": simulate, "overwrite": overwrite}
     job = _make_job(prior, settings, options, given)
-    _run_restore(job, photos, out_dir, stats)
+    if with_report:
+        from deqir.report import check_drawing
+
+        check_drawing()
+    _run_restore(job, photos, out_dir, stats, with_report)
 
 
 def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]) -> RestoreJob:
@@ -115,7 +125,7 @@ def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], giv
     return RestoreJob(loaded, settings, options, **given)
 
 
-def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None) -> None:
+def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None, with_report: bool) -> None:
     from deqir.jobs import make_folder, refuse_existing, targets, write_records
 
     if stats is not None:
@@ -126,7 +136,7 @@ def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path
     total = len(files) + len(records)
     try:
         for file, target in zip(files, targets(files, out_dir), strict=True):
-            _restore_one(job, file, target, records)
+            _restore_one(job, file, target, records, with_report)
     except KeyboardInterrupt:
         err.print(f"deqir: interrupted after {len(records)} of {total}; what is finished is kept")
         raise
@@ -159,11 +169,11 @@ def _failure(file: Path, sentence: str) -> Record:
     return {"file": str(file), "status": "failed", "error": sentence}
 
 
-def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record]) -> None:
+def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record], with_report: bool) -> None:
     """Restore one file, add its record and say how it went; a failure becomes a record with its sentence."""
     try:
-        with progress_line(file.name) as report:
-            records.append(job.run(file, target, report))
+        with progress_line(file.name) as line:
+            records.append(_reported(job, file, target, line) if with_report else job.run(file, target, line))
         out.print(_summary(records[-1], target))
     except DeqirError as error:
         records.append(_failure(file, str(error)))
@@ -173,6 +183,27 @@ def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record
         cause = (str(error).splitlines() or [""])[0]
         sentence = f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
         records.append(_failure(file, sentence))
+
+
+def _reported(job: RestoreJob, file: Path, target: Path, line: Callable[[Progress], None]) -> Record:
+    """Restore one file and write its report beside the result."""
+    from deqir.jobs import make_folder, refuse_existing
+    from deqir.report import Recorder, report_folder, write_report, write_run
+
+    folder, recorder = report_folder(target), Recorder()
+    refuse_existing(folder, job.overwrite)
+
+    def watch(progress: Progress) -> None:
+        recorder(progress)
+        line(progress)
+
+    def keep(finished: Finished) -> None:
+        run = recorder.record(finished)
+        make_folder(folder)
+        write_run(folder, run)
+        write_report(folder, run)
+
+    return job.run(file, target, watch, keep)
 
 
 def _summary(record: Record, target: Path) -> str:
