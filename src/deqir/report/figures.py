@@ -78,7 +78,8 @@ def _heat_map(axes: Axes, bar: Axes, residuals: Tensor, finished: Tensor, palett
     values = np.ma.masked_less_equal(np.ma.masked_invalid(residuals.double().numpy()), 0)
     low, high = (float(values.min()), float(values.max())) if values.count() else (0.1, 1.0)
     norm = LogNorm(max(low, 1e-3 * high), high if high > low else 10 * low, clip=True)
-    axes.set_facecolor(palette.final)
+    axes.set_facecolor(palette.paper)
+    axes.axhspan(0.5, sweeps + 0.5, color=palette.final, zorder=-1, linewidth=0)
     extent = (0.5, steps + 0.5, sweeps + 0.5, 0.5)
     image = axes.imshow(values, COLOURS, norm, aspect="auto", extent=extent, interpolation="nearest")
     edges = np.repeat(np.arange(sweeps + 1) + 0.5, 2)[1:-1]
@@ -89,7 +90,7 @@ def _heat_map(axes: Axes, bar: Axes, residuals: Tensor, finished: Tensor, palett
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     bar_label = axes.figure.colorbar(image, cax=bar)
-    bar_label.set_label("change in the sweep, grey levels")
+    bar_label.set_label("change, grey levels")
     bar.yaxis.set_major_formatter(_plain)
     bar.yaxis.set_minor_formatter("")
     _tint(bar, palette)

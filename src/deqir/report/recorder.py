@@ -65,7 +65,7 @@ class Recorder:
             film_sweeps=torch.tensor(list(self.frames), dtype=torch.long),
             states=torch.cat([self.states[number] for number in states]),
             state_numbers=torch.tensor(states),
-            pictures={name: picture(image) for name, image in _pictures(finished).items()},
+            pictures={name: thumbnails(image, PICTURE_SIDE)[0] for name, image in _pictures(finished).items()},
             difference=_difference(finished),
         )
 
@@ -76,14 +76,9 @@ def shown_states(steps: int) -> list[int]:
     return [round(1 + (steps - 1) * i / max(1, count - 1)) for i in range(count - 1)] + [steps]
 
 
-def thumbnails(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) in [0, 1] as uint8, reduced to ``THUMBNAIL_SIDE`` pixels where they are larger."""
-    return _bytes(_reduced(images, THUMBNAIL_SIDE))
-
-
-def picture(image: Tensor) -> Tensor:
-    """An image (1, C, H, W) in [0, 1] as uint8 (C, h, w), reduced to ``PICTURE_SIDE`` pixels where it is larger."""
-    return _bytes(_reduced(image, PICTURE_SIDE))[0]
+def thumbnails(images: Tensor, side: int = THUMBNAIL_SIDE) -> Tensor:
+    """Images (N, C, H, W) in [0, 1] as uint8, their longer side reduced to ``side`` pixels where it is larger."""
+    return _bytes(_reduced(images, side))
 
 
 def _is_frame(sweep: int) -> bool:
