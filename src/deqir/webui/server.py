@@ -48,12 +48,13 @@ def serve(
 
 def _check_address(host: str, port: int) -> None:
     """Raise OptionError where nothing can listen there."""
+    if not 0 < port < 2**16:
+        raise OptionError(f"port is {port}; choose from 1 to {2**16 - 1}")
     try:
         with socket.create_server((host, port)):
             pass
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OptionError(f"{host}:{port} cannot be used ({reason}); choose another --port or --host") from None
+    except OSError as error:
+        raise OptionError(f"{host}:{port} cannot be used ({error.strerror}); choose another --port or --host") from None
 
 
 def _serve(
