@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -11,15 +14,20 @@ import typer
 from deqir.cli.app import app
 from deqir.cli.console import FAILURE, err, out, progress_line
 from deqir.cli.options import (
+    AsJson,
     Blur,
     Boundary,
+    Config,
     Downsampling,
+    DryRun,
     Hidden,
     Mask,
     MaskSeed,
     Noise,
     Overwrite,
+    Quiet,
     Ratio,
+    Report,
     Scale,
     TaskOption,
     Threshold,
@@ -80,10 +88,12 @@ def restore(
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
     prior: Annotated[str, typer.Option(help="builtin, or a diffusers folder.")] = "builtin",
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
-    with_report: Annotated[
-        bool, typer.Option("--report", help="Write a page with pictures of the solve beside every result.")
-    ] = False,
+    with_report: Report = False,
     overwrite: Overwrite = False,
+    config: Config = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Restore photos: super-resolution, inpainting, colourisation, deblurring, denoising, compressed sensing."""
     settings = task_settings(locals())
@@ -105,7 +115,18 @@ def restore(
         from deqir.report import check_drawing
 
         check_drawing()
-    _run_restore(job, photos, out_dir, stats, with_report)
+    manner = _Manner(with_report, dry_run, quiet or as_json, as_json)
+    _run_restore(job, photos, out_dir, None if dry_run else stats, manner)
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """How files are restored beside the job: what is written and what is said."""
+
+    report: bool
+    dry_run: bool
+    quiet: bool
+    as_json: bool
 
 
 def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]) -> RestoreJob:
@@ -125,18 +146,19 @@ def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], giv
     return RestoreJob(loaded, settings, options, **given)
 
 
-def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None, with_report: bool) -> None:
+def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None, manner: _Manner) -> None:
     from deqir.jobs import make_folder, refuse_existing, targets, write_records
 
     if stats is not None:
         refuse_existing(stats, job.overwrite)
         make_folder(stats.parent)
-    make_folder(out_dir)
+    if not manner.dry_run:
+        make_folder(out_dir)
     files, records = _expand(photos)
     total = len(files) + len(records)
     try:
         for file, target in zip(files, targets(files, out_dir), strict=True):
-            _restore_one(job, file, target, records, with_report)
+            _restore_one(job, file, target, records, manner)
     except KeyboardInterrupt:
         err.print(f"deqir: interrupted after {len(records)} of {total}; what is finished is kept")
         raise
@@ -144,8 +166,9 @@ def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path
         if stats is not None and records:
             write_records(stats, records)
     failures = sum("error" in record for record in records)
-    if total > 1:
-        err.print(f"{total - failures} of {total} restored, {failures} failed")
+    if total > 1 and not manner.quiet:
+        done = "could be restored" if manner.dry_run else "restored"
+        err.print(f"{total - failures} of {total} {done}, {failures} failed")
     if failures:
         raise typer.Exit(FAILURE)
 
@@ -169,12 +192,18 @@ def _failure(file: Path, sentence: str) -> Record:
     return {"file": str(file), "status": "failed", "error": sentence}
 
 
-def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record], with_report: bool) -> None:
+def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record], manner: _Manner) -> None:
     """Restore one file, add its record and say how it went; a failure becomes a record with its sentence."""
     try:
-        with progress_line(file.name) as line:
-            records.append(_reported(job, file, target, line) if with_report else job.run(file, target, line))
-        out.print(_summary(records[-1], target))
+        if manner.dry_run:
+            records.append(_planned(job, file, target))
+        else:
+            with nullcontext(_silent) if manner.quiet else progress_line(file.name) as line:
+                records.append(_reported(job, file, target, line) if manner.report else job.run(file, target, line))
+        if manner.as_json:
+            out.print(json.dumps(records[-1], allow_nan=False))
+        elif not manner.quiet:
+            out.print(_plan(records[-1]) if manner.dry_run else _summary(records[-1], target))
     except DeqirError as error:
         records.append(_failure(file, str(error)))
     except Exception as error:
@@ -183,6 +212,28 @@ def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record
         cause = (str(error).splitlines() or [""])[0]
         sentence = f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
         records.append(_failure(file, sentence))
+
+
+def _silent(progress: Progress) -> None:
+    """No progress line."""
+
+
+def _planned(job: RestoreJob, file: Path, target: Path) -> Record:
+    """What would be done with one file, every check made that needs no network."""
+    from deqir.jobs import refuse_existing, refuse_huge
+
+    refuse_existing(target, job.overwrite, file)
+    problem = job.problem(file)
+    refuse_huge(problem.shape, file)
+    problem.task.operator(problem.shape)
+    task = {"task": problem.task.name, "task_settings": problem.task.settings()}
+    return {"file": str(file), "out": str(target), **task, "shape": list(problem.shape), "noise": problem.noise}
+
+
+def _plan(record: Record) -> str:
+    channels, height, width = record["shape"]
+    kind = "grey" if channels == 1 else "colour"
+    return f"{record['file']} -> {record['out']}: would restore {record['task']}, {width} x {height} pixels, {kind}"
 
 
 def _reported(job: RestoreJob, file: Path, target: Path, line: Callable[[Progress], None]) -> Record:
