@@ -3,6 +3,7 @@
 import json
 import sys
 from html.parser import HTMLParser
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from deqir.cli import main
 from deqir.images import read_image, write_image
 from deqir.jobs import Finished, Problem
 from deqir.report import Recorder, read_run, write_run
-from deqir.report.figures import LIGHT, convergence_picture
+from deqir.report.figures import LIGHT, convergence_picture, difference_picture, film_picture
 from deqir.restoration import Restorer
 from deqir.solvers import Picard, solve
 from deqir.tasks import Task
@@ -161,6 +162,8 @@ def test_large_pictures_are_reduced():
     assert run.pictures["result"].shape == (3, 768, 8)
     assert run.difference.shape == (768, 8)
     assert run.states.shape == (2, 3, 128, 1)
+    for drawn in (film_picture(run), difference_picture(run.difference)):
+        assert max(Image.open(BytesIO(drawn)).size) < 2500
 
 
 def test_a_report_is_one_page_that_needs_nothing_else(reported):
@@ -234,7 +237,9 @@ def spoil_format(folder):
 
 
 def spoil_settings(folder):
-    (folder / "run.json").write_text('{"format": "deqir run 1", "settings": {"file": "a"}}')
+    run = json.loads((folder / "run.json").read_text())
+    run["settings"]["seconds"] = "long"
+    (folder / "run.json").write_text(json.dumps(run))
 
 
 def lose_tensors(folder):
@@ -288,8 +293,6 @@ def test_a_folder_without_a_run_gets_one_sentence(deqir, tmp_path):
 
 
 def heat_map(residuals, finished):
-    from io import BytesIO
-
     png = convergence_picture(torch.tensor(residuals), torch.tensor(finished), 0.5)
     return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
 

@@ -21,7 +21,8 @@ from deqir.images import read_image, write_image
 
 pytest.importorskip("gradio", reason="the web page needs the extra deqir[ui]")
 
-from deqir.webui import serve
+from deqir.report import Recorder
+from deqir.webui import looks, serve
 from deqir.webui.photos import painted_mask, read_photo, reduced, stage
 from deqir.webui.sessions import Sessions
 from deqir.webui.settings import Limits, Settings
@@ -49,6 +50,8 @@ FLAGS = [
         ({"prior": "/etc"}, "prior is '/etc'; choose one of builtin, other"),
         ({"solver": "magic"}, "solver is 'magic'; choose one of auto"),
         ({"spacing": "odd"}, "spacing is 'odd'"),
+        ([], "the settings are []; give an object"),
+        ({"seed": -1}, "seed is -1; choose from 0"),
         ({"colour": 1}, "the setting 'colour' is unknown"),
         ({"noise": -1.0}, "the noise level is -1.0"),
         ({"task": "sing"}, "task is 'sing'"),
@@ -200,6 +203,14 @@ def test_a_solve_hands_on_progress_and_what_comes_out():
         list(Solve(work, stop))
     with pytest.raises(ZeroDivisionError):
         list(Solve(lambda watch: 1 / 0, threading.Event()))
+
+
+def test_the_chart_is_drawn_while_the_solve_goes_on():
+    recorder = Recorder()
+    assert "step by step" in looks.chart(recorder, 0.5)
+    recorder.residuals = [torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0])]  # the second sweep is being written down
+    recorder.counts = [(1, 2, 0.1)]
+    assert "Heat map of 1 sweeps by 2 states; 1 states are final." in looks.chart(recorder, 0.5)
 
 
 def test_who_stops_listening_stops_the_solve():

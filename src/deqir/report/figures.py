@@ -147,7 +147,7 @@ def _strips(strips: list[tuple[str, list[str], list[Any]]], aspect: float, palet
     columns = max(len(images) for _, _, images in strips)
     left, gap, head = 0.75, 0.06, 0.28  # inches
     width = (WIDTH - left) / max(columns, 4) - gap
-    height = width * aspect
+    height = width * _bounded(aspect, least=0.8)  # which leaves room for the labels
     total = sum(height + gap + (head if titles else 0) for _, titles, _ in strips)
     figure = _figure(WIDTH, total, palette)
     y = total
@@ -158,11 +158,16 @@ def _strips(strips: list[tuple[str, list[str], list[Any]]], aspect: float, palet
             x = left + column * (width + gap)
             axes = figure.add_axes((x / WIDTH, y / total, width / WIDTH, height / total))
             bytes_ = image.dtype == np.uint8
-            axes.imshow(image, cmap="gray" if bytes_ else COLOURS, vmin=0, vmax=255 if bytes_ else 1, aspect="auto")
+            axes.imshow(image, cmap="gray" if bytes_ else COLOURS, vmin=0, vmax=255 if bytes_ else 1)
             axes.set_axis_off()
             if titles:
                 axes.set_title(titles[column], fontsize=9, color=palette.ink, pad=4)
     return figure
+
+
+def _bounded(aspect: float, least: float = 0.2) -> float:
+    """``aspect``, height over width, of a box for a picture: of a very long one the rest stays empty."""
+    return min(max(aspect, least), 3.0)
 
 
 def difference_picture(difference: Tensor, palette: Palette = LIGHT) -> bytes:
@@ -170,10 +175,10 @@ def difference_picture(difference: Tensor, palette: Palette = LIGHT) -> bytes:
     values = difference.double().numpy()
     top = max(1.0, float(np.quantile(values, 0.995)))
     width, legend = 4.8, 0.52  # inches
-    height = width * values.shape[0] / values.shape[1] + legend
+    height = width * _bounded(values.shape[0] / values.shape[1]) + legend
     figure = _figure(width, height, palette)
     axes = figure.add_axes((0, legend / height, 1, 1 - legend / height))
-    image = axes.imshow(values, COLOURS, vmin=0, vmax=top, interpolation="nearest", aspect="auto")
+    image = axes.imshow(values, COLOURS, vmin=0, vmax=top, interpolation="nearest")
     axes.set_axis_off()
     bar_axes = figure.add_axes((0.03, (legend - 0.2) / height, 0.94, 0.13 / height))
     bar = figure.colorbar(image, cax=bar_axes, orientation="horizontal", extend="max")

@@ -58,6 +58,12 @@ _TENSORS = (
     "difference",
 )  # fmt: skip
 
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("file", "task", "solver", "status"), str),
+    **dict.fromkeys(("steps", "sweeps", "nfe"), int),
+    **dict.fromkeys(("seconds", "tolerance"), (int, float)),
+}
+
 
 def write_run(folder: Path, run: RunRecord) -> None:
     """Write ``run.json`` and ``run.safetensors`` into the existing ``folder``, each whole or not at all."""
@@ -92,8 +98,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunReadError(f"{file} is not a run that this version of deqir wrote; restore with --report again")
     settings = content.get("settings")
-    required = {"file", "task", "steps", "solver", "sweeps", "nfe", "seconds", "status", "tolerance"}
-    if not isinstance(settings, dict) or not required <= settings.keys():
+    if not isinstance(settings, dict) or not all(isinstance(settings.get(key), _KINDS[key]) for key in _KINDS):
         raise RunReadError(f"{file} lacks settings of the run; restore with --report again")
     return settings
 

@@ -85,10 +85,10 @@ def finished(run: RunRecord) -> str:
 
 def chart(recorder: Recorder, tolerance: float) -> str:
     """The convergence picture so far; for a serial chain, a sentence."""
-    if not recorder.residuals:
-        return "<p>A serial chain goes step by step; choose the solver preconditioned to see a chain converge.</p>"
-    residuals = torch.stack(recorder.residuals)
     counts = torch.tensor([done for done, _, _ in recorder.counts])
+    if not len(counts):
+        return "<p>A serial chain goes step by step; choose the solver preconditioned to see a chain converge.</p>"
+    residuals = torch.stack(recorder.residuals[: len(counts)])  # the solve goes on meanwhile
     sweeps, steps = residuals.shape
     alt = f"Heat map of {sweeps} sweeps by {steps} states; {int(counts[-1])} states are final."
     return _image(convergence_picture(residuals, counts, tolerance, total=min(steps, ROWS)), alt)

@@ -61,6 +61,8 @@ class Settings:
     @classmethod
     def checked(cls, given: Mapping[str, Any], limits: Limits, priors: tuple[str, ...]) -> Settings:
         """The settings that ``given``, read from JSON, mean. Raises OptionError where they do not fit."""
+        if not isinstance(given, Mapping):
+            raise OptionError(f"the settings are {given!r}; give an object of settings by name")
         kinds: dict[str, type | tuple[type, ...]] = {
             item.name: (int, float) if item.type == "float" else {"int": int, "bool": bool, "str": str}[str(item.type)]
             for item in fields(cls)
@@ -90,6 +92,8 @@ class Settings:
         for name, number, top in (("steps", self.steps, limits.steps), ("side", self.side, limits.side)):
             if not 1 <= number <= top:
                 raise OptionError(f"{name} is {number}; choose from 1 to {top}, this server's limit")
+        if not 0 <= self.seed < 2**32:
+            raise OptionError(f"seed is {self.seed}; choose from 0 to {2**32 - 1}")
         if not isinstance(self.task, Mapping) or "name" not in self.task:
             raise OptionError(f"task is {self.task!r}; give its name, one of {', '.join(TASKS)}, or its settings")
         self._check_task(Task.from_settings({**self.task, **({"mask": "box"} if self.has_brush else {})}))
