@@ -247,19 +247,21 @@ def server(prior_folder, tmp_path_factory):
     ) as process:
         line = process.stdout.readline()
         assert "deqir is at http://127.0.0.1" in line, process.stderr.read()
-        yield line.split()[3], parent, process
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
+        try:
+            yield line.split()[3], parent, process
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
 def client(server):
     from gradio_client import Client
 
-    client = Client(server[0], verbose=False)
-    yield client
-    client.close()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GRADIO_ANALYTICS_ENABLED", "False")  # no message to Gradio's makers
+        client = Client(server[0], verbose=False, analytics_enabled=False)
+        yield client
+        client.close()
 
 
 def call(client, photo, settings, mask=None):
@@ -311,7 +313,7 @@ def test_the_api_says_in_one_sentence_what_is_wrong(client, photo, tmp_path):
 def test_several_visitors_wait_for_each_other(server, client, photo):
     from gradio_client import Client, handle_file
 
-    with_second = Client(server[0], verbose=False)
+    with_second = Client(server[0], verbose=False, analytics_enabled=False)
     jobs = [
         visitor.submit(handle_file(photo), {**QUICK, "seed": seed}, None, api_name="/restore")
         for seed, visitor in enumerate((client, with_second))
@@ -430,7 +432,7 @@ def test_upload_restore_and_download(page, photo, tmp_path):
 @pytest.mark.browser
 def test_brush_a_mask(page):
     page.get_by_role("button", name="Take the bundled photo").click()
-    prepare(page, side=128)
+    prepare(page, side=128 if SCREENSHOTS else 64)
     choose(page, "Task", "Inpainting")
     if SCREENSHOTS:  # the documentation shows the built-in prior
         page.get_by_role("button", name="Chain and solver").click()

@@ -42,7 +42,7 @@ def serve(
     _check_address(host, port)
     with TemporaryDirectory(prefix="deqir-ui-", ignore_cleanup_errors=True) as root:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(root) / UPLOADS)  # read when gradio is imported
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
         _serve(host, port, priors, limits, device, ready, Path(root))
 
 
@@ -79,11 +79,10 @@ def _serve(
         enable_monitoring=False,
     )  # fmt: skip
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a visitor who leaves in mid-request is no error
-    signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: ended.set())
     try:
         ready(address)
         ended.wait()
-    except KeyboardInterrupt:
-        pass
     finally:
         page.close(verbose=False)
