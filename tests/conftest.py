@@ -30,13 +30,14 @@ class SmoothDenoiser:
     name: str = "smooth"
     schedule: NoiseSchedule = field(default_factory=NoiseSchedule.linear)
     variance: float = 0.2
+    bend: float = 0.2
     calls: list[int] = field(default_factory=list)
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
         self.calls.append(len(x))
         a = self.schedule.alphas_cumprod[timesteps].to(x.dtype).view(-1, 1, 1, 1)
         mixed = (x + x.roll(1, -1) + x.roll(1, -2)) / 3
-        return (1 - a).sqrt() / (a * self.variance + 1 - a) * (x + 0.2 * torch.sin(2 * mixed))
+        return (1 - a).sqrt() / (a * self.variance + 1 - a) * (x + self.bend * torch.sin(2 * mixed))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> SmoothDenoiser:
         return self
@@ -132,6 +133,19 @@ def make_chain(
     levels = denoiser.schedule.levels(steps)
     step = rule.bind(operator, operator.forward(truth), levels, noise if rule.needs_noise else None)
     return SamplingChain(denoiser, step, noise.initial, max_batch, order)
+
+
+def noises_of(images: int, steps: int = 10) -> SeededNoise:
+    """Float64 noise for chains of 8x8 images."""
+    return SeededNoise(SHAPE, list(range(images)), steps, torch.device("cpu"), torch.float64)
+
+
+def observation_of(operator: LinearOperator, sigma: float, images: int = 2) -> Tensor:
+    """Float64 observations of random images in [-1, 1], with noise of level ``sigma``."""
+    generator = torch.Generator().manual_seed(5)
+    truth = torch.rand(images, *SHAPE, dtype=torch.float64, generator=generator) * 2 - 1
+    y = operator.forward(truth)
+    return y + sigma * torch.randn(y.shape, dtype=torch.float64, generator=generator)
 
 
 @pytest.fixture(scope="session")

@@ -176,6 +176,9 @@ def test_bad_files_do_not_stop_the_others(deqir, photo, tmp_path):
         (["--task", "sr", "--max-batch", "many"], "max_batch is 'many'; choose auto or a whole number"),
         (["--task", "sr", "--max-batch", "2.5"], "max_batch is '2.5'"),
         (["--task", "sr", "--spacing", "even"], "spacing is 'even'"),
+        (["--task", "sr", "--rule", "dps"], "rule is 'dps'; choose one of auto, ddnm, ddnm+, diffpir, ddrm"),
+        (["--task", "sr", "--travel-repeat", "0"], "travel_repeat 0; choose at least 1"),
+        (["--task", "sr", "--steps", "4", "--travel-length", "4", "--travel-repeat", "2"], "has 4 steps"),
         (["--task", "inpaint", "--hidden", "1.5"], "hidden is 1.5"),
         (["--task", "colorize", "--weights", "red"], "'red'"),
         (["--task", "deblur", "--boundary", "none"], "'none'"),
@@ -281,7 +284,8 @@ def test_noise_is_added_told_and_removed_by_its_own_rule(deqir, photo, tmp_path)
     )
     assert code == 0, err
     (record,) = json.loads(stats.read_text())
-    assert (record["noise"], record["rule"], record["classical"]) == (0.1, "DDNMPlus", "non-local means")
+    assert (record["noise"], record["rule"], record["classical"]) == (0.1, "ddnm+", "non-local means")
+    assert record["rule_settings"] == {"sigma_y": 0.2, "eta": 0.85}
     y = tmp_path / "y.safetensors"
     assert deqir("degrade", photo, "--task", "sr", "--noise", "0.05", "--seed", "3", "--out", y)[0] == 0
     code, _, err = deqir("restore", y, "--out", tmp_path / "o", "--stats", stats, "--overwrite")
@@ -353,10 +357,23 @@ def test_the_parallel_solvers_work_from_the_command_line(deqir, photo, tmp_path)
         assert (images[0] - image).abs().max() <= 1.01 / 255
 
 
+@pytest.mark.parametrize("rule", ["ddnm", "ddnm+", "diffpir", "ddrm"])
+def test_rules_and_time_travel_from_the_command_line(deqir, photo, tmp_path, rule):
+    stats = tmp_path / "s.json"
+    arguments = ("--simulate", "--task", "sr", "--noise", "0.05", "--rule", rule, "--stats", stats)
+    travel = ("--travel-length", "2", "--travel-repeat", "2")
+    code, _, err = deqir("restore", photo, "--out", tmp_path / "o", *arguments, *travel, "--solver", "serial")
+    assert code == 0, err
+    (record,) = json.loads(stats.read_text())
+    assert (record["rule"], record["travel_length"], record["travel_repeat"]) == (rule, 2, 2)
+    assert record["rule_settings"].get("sigma_y") == (None if rule == "ddnm" else 0.1)
+    assert (record["steps"], record["nfe"]) == (3, 5)
+
+
 def test_help_and_version():
     run = subprocess.run([sys.executable, "-m", "deqir", "--version"], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("deqir ")
-    for command in ("restore", "degrade", "demo"):
+    for command in ("restore", "degrade", "demo", "convert", "priors"):
         run = subprocess.run([sys.executable, "-m", "deqir", command, "--help"], capture_output=True, text=True)
         assert run.returncode == 0
         assert "Example:" in run.stdout

@@ -1,13 +1,12 @@
 import pytest
 import torch
 
-from conftest import SHAPE, SmoothDenoiser, all_operators
+from conftest import SHAPE, SmoothDenoiser, all_operators, noises_of, observation_of
 from deqir import operators
 from deqir.chain import SamplingChain
 from deqir.consistency import DDNM, DDNMPlus
 from deqir.equilibrium import solve_equilibrium
 from deqir.errors import OptionError
-from deqir.noise import SeededNoise
 from deqir.operators import LinearOperator
 from deqir.preconditioner import BandedSecant
 from deqir.schedule import NoiseSchedule
@@ -15,17 +14,6 @@ from deqir.solvers import Picard
 
 OPERATORS = all_operators()
 LEVELS = NoiseSchedule.linear().levels(10)
-
-
-def noises(images=2):
-    return SeededNoise(SHAPE, list(range(images)), 10, torch.device("cpu"), torch.float64)
-
-
-def observation(operator, sigma, images=2):
-    generator = torch.Generator().manual_seed(5)
-    truth = torch.rand(images, *SHAPE, dtype=torch.float64, generator=generator) * 2 - 1
-    y = operator.forward(truth)
-    return y + sigma * torch.randn(y.shape, dtype=torch.float64, generator=generator)
 
 
 def dense_step(operator, y, sigma, eta, i, x, e, z):
@@ -59,8 +47,8 @@ def dense_step(operator, y, sigma, eta, i, x, e, z):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_step_is_the_papers_in_the_singular_basis(name, sigma):
     operator = OPERATORS[name]
-    y = observation(operator, sigma, images=1)
-    step = DDNMPlus(sigma, 0.85).bind(operator, y, LEVELS, noises(1))
+    y = observation_of(operator, sigma, images=1)
+    step = DDNMPlus(sigma, 0.85).bind(operator, y, LEVELS, noises_of(1))
     generator = torch.Generator().manual_seed(2)
     for i in (0, 5, 9):
         x, e = (torch.randn(1, *SHAPE, dtype=torch.float64, generator=generator) for _ in range(2))
@@ -73,7 +61,7 @@ def test_the_next_state_has_exactly_its_variance(name):
     """In every direction that A sees, the noise that y brings and the fresh noise add up to 1 - a."""
     sigma, eta = 0.3, 0.85
     operator = OPERATORS[name]
-    step = DDNMPlus(sigma, eta).bind(operator, observation(operator, sigma), LEVELS, noises())
+    step = DDNMPlus(sigma, eta).bind(operator, observation_of(operator, sigma), LEVELS, noises_of(2))
     s = operator.singular_values(step.observed)
     for a in LEVELS.alphas[1:].tolist():
         weights, fresh, seen = step.weights(a)
@@ -85,8 +73,8 @@ def test_the_next_state_has_exactly_its_variance(name):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_parallel_equals_serial(name):
     operator = OPERATORS[name]
-    denoiser, noise = SmoothDenoiser(), noises()
-    step = DDNMPlus(0.2).bind(operator, observation(operator, 0.2), LEVELS, noise)
+    denoiser, noise = SmoothDenoiser(), noises_of(2)
+    step = DDNMPlus(0.2).bind(operator, observation_of(operator, 0.2), LEVELS, noise)
     chain = SamplingChain(denoiser, step, noise.initial)
     serial = chain.sample()
     for preconditioner in (None, BandedSecant()):
@@ -101,7 +89,7 @@ def test_the_noise_of_an_observation_is_removed():
     truth = 0.1 * torch.randn(2, *SHAPE, dtype=torch.float64, generator=generator)
     denoiser.variance = 0.01
     y = truth + 0.4 * torch.randn(truth.shape, dtype=torch.float64, generator=generator)
-    noise = noises()
+    noise = noises_of(2)
     errors = []
     for rule in (DDNMPlus(0.4), DDNM()):
         chain = SamplingChain(denoiser, rule.bind(operators.Denoising(), y, LEVELS, noise), noise.initial)
@@ -122,7 +110,7 @@ class Opaque(LinearOperator):
 def test_what_the_rule_needs():
     y = torch.zeros(1, *SHAPE)
     with pytest.raises(OptionError, match="Opaque has no known singular values"):
-        DDNMPlus(0.1).bind(Opaque(), y, LEVELS, noises())
+        DDNMPlus(0.1).bind(Opaque(), y, LEVELS, noises_of(2))
     with pytest.raises(OptionError, match="no noises are given"):
         DDNMPlus(0.1).bind(operators.Denoising(), y, LEVELS, None)
     for sigma in (-0.1, float("nan"), float("inf")):

@@ -8,8 +8,8 @@ import torch
 from conftest import tiny_unet
 from deqir.errors import ShapeError, UnsupportedCheckpointError
 from deqir.priors import DiffusersDenoiser, load_prior
-from deqir.priors.default import BUILTIN_FOLDER
 from deqir.priors.denoiser import pad_to_multiple, reflected_indices
+from deqir.priors.loading import BUILTIN_FOLDER
 from deqir.schedule import NoiseSchedule
 
 SCHEDULER = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000}

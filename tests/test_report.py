@@ -200,6 +200,17 @@ def test_a_serial_chain_has_a_report_without_a_heat_map(deqir, photo, tmp_path):
     assert "serial_seconds" not in json.loads((folder / "run.json").read_text())["settings"]
 
 
+def test_time_travel_and_listed_timesteps_are_drawn_in_full(deqir, photo, tmp_path):
+    travel = ["--spacing", "900,600,300,100,0", "--travel-length", "2", "--travel-repeat", "2"]
+    for solver in ("serial", "picard"):
+        out = tmp_path / solver
+        code, _, err = deqir("restore", photo, "--solver", solver, *travel, "--report", "--out", out)
+        assert code == 0, err
+        run = read_run(out / "photo-report")
+        assert len(run.timesteps) > 5 and run.state_numbers[-1] == len(run.timesteps)
+        assert run.residuals.shape[1] == len(run.timesteps)
+
+
 def test_names_are_escaped_and_grey_photos_are_drawn(deqir, tmp_path):
     write_image(tmp_path / "x.png", torch.rand(1, 6, 8))
     (tmp_path / "x.png").rename(tmp_path / "<i>&.png")

@@ -314,3 +314,15 @@ def test_given_noise_replaces_the_drawn_one(network):
         restorer.restore(y, initial_noise=noise.initial[:, :2])
     with pytest.raises(NonFiniteError, match="noises holds NaN"):
         restorer.restore(y, noises=noise[0:4] * torch.nan)
+
+
+def test_a_list_of_timesteps_is_the_chain(network):
+    restorer = Restorer(network, operators.Denoising(), spacing=[900, 300, 0], solver="serial", dtype="float64")
+    assert restorer.steps == 3
+    y = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    assert restorer.restore(y).stats.nfe == (3,)
+    evenly, listed = (
+        Restorer(network, operators.Denoising(), 3, spacing=spacing, solver="serial", dtype="float64").restore(y).image
+        for spacing in ("uniform", (999, 500, 0))
+    )
+    torch.testing.assert_close(listed, evenly, rtol=0, atol=0)

@@ -43,7 +43,19 @@ def config(tmp_path):
 
 def test_a_saved_record_repeats_the_run_exactly(deqir, photo, tmp_path):
     asked = ["--task", "deblur", "--blur", "motion", "--noise", "0.02", "--steps", "3", "--eta", "0.5", "--seed", "4"]
-    asked += ["--solver", "picard", "--max-sweeps", "2", "--tolerance", "0.1", "--spacing", "trailing", "--simulate"]
+    asked += [
+        "--solver",
+        "picard",
+        "--max-sweeps",
+        "2",
+        "--tolerance",
+        "0.1",
+        "--spacing",
+        "900,500,100",
+        "--simulate",
+        "--rule",
+        "diffpir",
+    ]
     stats = tmp_path / "stats.json"
     assert deqir("restore", photo, *asked, "--stats", stats, "--out", tmp_path / "first")[0] == 0
     (record,) = json.loads(stats.read_text())

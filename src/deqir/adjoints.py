@@ -98,7 +98,7 @@ class ImplicitAdjoint(Adjoint):
         """x_1 .. x_S computed from their predecessors as constants; None where nothing but x_0 has gradients."""
         step, still = chain.step, torch.zeros_like(whole[0])
         trained = self.network_parameters
-        if not trained and not step(0, still, still).requires_grad:
+        if not trained and not any(step(i, still, still).requires_grad for i in range(len(chain))):
             return None
         every = whole.new_zeros(whole.shape[1], dtype=torch.long)
         if trained:
@@ -172,9 +172,12 @@ def _checkpointed(chain: SamplingChain) -> SamplingChain:
 
 
 def _linear_part_has_gradients(chain: SamplingChain) -> bool:
-    """Whether the linear part of the steps, not only what the observation and the noise add, has gradients."""
+    """Whether the linear part of the steps, not only what the observation and the noise add, has gradients.
+
+    The last step tells, as it never travels in time.
+    """
     with torch.enable_grad():
         x = torch.zeros_like(chain.initial_noise, requires_grad=True)
-        following = chain.step(0, x, torch.zeros_like(x))
+        following = chain.step(len(chain) - 1, x, torch.zeros_like(x))
     slope = torch.autograd.grad(following, x, torch.ones_like(x), create_graph=True, materialize_grads=True)
     return slope[0].requires_grad

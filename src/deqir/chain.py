@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deqir.batching import Batcher, Network
-from deqir.consistency import AffineStep
+from deqir.consistency import AffineStep, TimeTravelStep
 from deqir.errors import OptionError, ShapeError
 from deqir.preconditioner import LearnedJacobian
 from deqir.solvers import CausalMap, Solution, Status
@@ -23,7 +23,7 @@ class SamplingChain:
     ``initial_noise`` is x_0 (B, C, H, W); ``max_batch`` bounds the images in one network call (None: chosen by size
     and memory). ``order`` k makes a plain sweep replay every state from the old state at most k before it (None: from
     the last final one): the equations of order k of ParaTAA (arXiv 2402.09970), which have the same solution. Raises
-    OptionError where one of the two is below 1.
+    OptionError where one of the two is below 1, or the levels travel in time and the step does not.
     """
 
     denoiser: Network
@@ -39,6 +39,8 @@ class SamplingChain:
             raise OptionError(f"max_batch is {self.max_batch}; choose at least 1")
         if self.order is not None and self.order < 1:
             raise OptionError(f"order is {self.order}; choose at least 1")
+        if self.step.levels.descents is not None and not isinstance(self.step, TimeTravelStep):
+            raise OptionError("the noise levels travel in time, but the rule does not; wrap it in TimeTravel")
 
     def __len__(self) -> int:
         return len(self.step.levels)

@@ -28,6 +28,7 @@ class SolverChoice:
     reason: str
 
 
+@torch.no_grad()
 def choose_solver(chain: SamplingChain) -> SolverChoice:
     """Time one network call of one state and one of a full batch; choose what should end sooner.
 

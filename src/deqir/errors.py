@@ -29,13 +29,21 @@ class UnsupportedCheckpointError(DeqirError):
     """A folder or file is not a prior that deqir can load."""
 
 
+class DownloadError(DeqirError):
+    """A prior could not be fetched from the hub, or is not in its cache."""
+
+
 class RunReadError(DeqirError):
     """A saved run, or the settings of one, could not be read."""
 
 
-class MissingExtraError(DeqirError):
-    """An optional package that a feature needs is not installed."""
-
-
 class DeviceError(DeqirError):
     """The device asked for is not available, or out of memory."""
+
+
+class MissingExtraError(DeqirError, ImportError):
+    """An optional dependency is needed that is not installed."""
+
+
+class ConvergenceWarning(UserWarning):
+    """An iterative solve ended before it met its tolerance."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deqir.consistency import describe_rule
 from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
 from deqir.images import MAX_PIXELS, atomic_write, read_image, write_image
 from deqir.metrics import psnr, ssim
@@ -117,8 +118,10 @@ class RestoreJob:
             "steps": restorer.steps,
             "eta": restorer.eta,
             "noise": problem.noise,
-            "rule": type(restorer.rule).__name__,
+            **describe_rule(restorer.chosen_rule),
             "spacing": restorer.spacing,
+            "travel_length": restorer.travel_length,
+            "travel_repeat": restorer.travel_repeat,
             "seed": self.seed,
             "prior": self.prior.name,
             "solver": result.stats.solver,

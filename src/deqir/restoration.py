@@ -15,14 +15,14 @@ from deqir.adjoints import Adjoint
 from deqir.batching import MaxBatch, checked_max_batch, is_out_of_memory
 from deqir.chain import SamplingChain, serial_solution
 from deqir.choice import choose_solver
-from deqir.consistency import DDNM, ConsistencyRule, DDNMPlus
+from deqir.consistency import ConsistencyRule, RuleName, TimeTravel, choose_rule
 from deqir.equilibrium import GREY_LEVELS_PER_UNIT, solve_equilibrium
 from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
 from deqir.noise import SeededNoise
-from deqir.operators import LinearOperator
+from deqir.operators import LinearOperator, as_operator
 from deqir.preconditioner import BandedSecant
-from deqir.priors import Denoiser
-from deqir.schedule import Spacing
+from deqir.priors import Denoiser, require_label
+from deqir.schedule import NoiseLevels, Spacing
 from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, Status, SweepReport, TriangularAnderson
 
 SolverName = Literal["auto", "serial", "picard", "anderson", "triangular", "preconditioned"]
@@ -33,7 +33,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 class Statistics:
     """What a restoration cost. ``sweeps`` and ``nfe`` have one entry an image.
 
-    ``sweeps`` counts network calls that had to wait for each other (a serial chain: S), ``nfe`` the states handed to
+    ``sweeps`` counts network calls that had to wait for each other (a serial chain: all), ``nfe`` the states handed to
     the network, ``seconds`` the wall-clock time of the whole batch. ``max_batch`` is the limit on the images in one
     network call at the end, after it was halved ``halvings`` times for lack of memory.
     """
@@ -91,14 +91,18 @@ class Progress:
 class Restorer:
     """Restores observations ``y = A x`` with a diffusion prior.
 
-    ``steps`` timesteps (1..T, chosen by ``spacing``), DDIM's ``eta`` in [0, 1], ``noise``: the standard deviation of
-    the observation's Gaussian noise for images in [0, 1] (0: DDNM; above: DDNM+, for decomposable operators),
-    ``solver`` one of auto, serial, picard, anderson, triangular, preconditioned or a FixedPointSolver, ``tolerance`` to
-    the serial chain in grey levels of 0..255, ``max_sweeps`` (None: as many as steps, which always suffices),
-    ``window``: how many timesteps a sweep hands to the network at most (None: all), ``max_batch`` images in one network
-    call at most (auto or None: by image size and memory; halved where memory runs out), ``device`` (None: CUDA where
-    there is one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run the network under autocast,
-    states stay float32). ``keep_trajectory`` keeps all states in the result, for a warm start.
+    ``operator`` may be anything that ``deqir.operators.as_operator`` takes without a shape, a deepinv physics say.
+    ``steps`` timesteps (1..T, chosen by ``spacing``, or the timesteps that ``spacing`` lists), DDIM's ``eta`` in
+    [0, 1], ``noise``: the standard deviation of the observation's Gaussian noise for images in [0, 1], ``rule`` one of
+    auto (DDNM for noise 0, else DDNM+ where the operator is decomposable, else DiffPIR), ddnm, ddnm+, diffpir, ddrm or
+    a ConsistencyRule, which brings its own settings. With ``travel_repeat`` above 1 the chain walks every
+    ``travel_length`` of its steps that often (time travel), at one network call each. ``solver`` one of auto, serial,
+    picard, anderson, triangular, preconditioned or a FixedPointSolver, ``tolerance`` to the serial chain in grey levels
+    of 0..255, ``max_sweeps`` (None: as many as the serial chain has network calls, which always suffices), ``window``:
+    how many timesteps a sweep hands to the network at most (None: all), ``max_batch`` images in one network call at
+    most (auto or None: by image size and memory; halved where memory runs out), ``device`` (None: CUDA where there is
+    one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run the network under autocast, states stay
+    float32). ``keep_trajectory`` keeps all states in the result, for a warm start.
     """
 
     prior: Denoiser
@@ -115,8 +119,12 @@ class Restorer:
     device: str | torch.device | None = None
     dtype: str = "float32"
     keep_trajectory: bool = False
+    rule: RuleName | ConsistencyRule = "auto"
+    travel_length: int = 1
+    travel_repeat: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "operator", as_operator(self.operator))
         if self.dtype not in DTYPES:
             raise OptionError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
         if not isinstance(self.solver, FixedPointSolver) and self.solver not in get_args(SolverName):
@@ -128,8 +136,12 @@ class Restorer:
         if self.window is not None and self.window < 1:
             raise OptionError(f"window is {self.window}; choose at least 1 timestep")
         checked_max_batch(self.max_batch)
-        _ = self.rule
-        self.prior.schedule.levels(self.steps, self.spacing)
+        _ = self.chosen_rule
+        require_label(self.prior)
+        if not isinstance(self.spacing, str):
+            object.__setattr__(self, "spacing", tuple(self.spacing))
+            object.__setattr__(self, "steps", len(self.spacing))
+        _ = self._levels
 
     def restore(
         self,
@@ -155,13 +167,10 @@ class Restorer:
         """
         y = _checked(y)
         device = resolve_device(self.device)
-        seeds = [seed + b for b in range(len(y))] if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(y):
-            raise OptionError(f"{len(seeds)} seeds for {len(y)} observations; give one seed an observation")
         try:
             with torch.set_grad_enabled(adjoint is not None):
                 drawn = (initial_noise, noises)
-                return self._restore(y.to(device, self._state_dtype), seeds, progress, start, drawn, adjoint)
+                return self._restore(y.to(device, self._state_dtype), seed, progress, start, drawn, adjoint)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -170,10 +179,40 @@ class Restorer:
                 "choose smaller images or fewer of them, fewer steps, or solver serial"
             ) from None
 
+    def chain(self, y: Tensor, seed: int | Sequence[int] = 0) -> SamplingChain:
+        """The chain that restores the observations ``y`` in [0, 1], itself in [-1, 1] units, not yet solved."""
+        y = _checked(y).to(resolve_device(self.device), self._state_dtype)
+        return self._chain(y, self.operator.image_shape(tuple(y.shape[1:])), seed)
+
+    def draw(self, y: Tensor, seed: int | Sequence[int] = 0) -> SeededNoise:
+        """The noise that ``restore`` draws for the observations ``y``: images of the prior's channels.
+
+        Raises OptionError where the number of seeds is not that of the observations.
+        """
+        seeds = [seed + b for b in range(len(y))] if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(y):
+            raise OptionError(f"{len(seeds)} seeds for {len(y)} observations; give one seed an observation")
+        _, height, width = self.operator.image_shape(tuple(y.shape[1:]))
+        shape = (self.prior.channels, height, width)
+        count = self._travelling_rule.noise_count(self._levels)
+        return SeededNoise(shape, seeds, count, resolve_device(self.device), self._state_dtype)
+
     @property
-    def rule(self) -> ConsistencyRule:
-        """The consistency rule in the chain's [-1, 1] units: DDNM for clean observations, DDNM+ for noisy ones."""
-        return DDNM(self.eta) if self.noise == 0 else DDNMPlus(2 * self.noise, self.eta)
+    def chosen_rule(self) -> ConsistencyRule:
+        """The consistency rule that ``rule`` means, in the chain's [-1, 1] units."""
+        if isinstance(self.rule, ConsistencyRule):
+            return self.rule
+        return choose_rule(self.rule, self.operator, 2 * self.noise, self.eta)
+
+    @property
+    def _travelling_rule(self) -> ConsistencyRule:
+        rule = self.chosen_rule
+        return rule if self._levels.descents is None or isinstance(rule, TimeTravel) else TimeTravel(rule)
+
+    @property
+    def _levels(self) -> NoiseLevels:
+        levels = self.prior.schedule.levels(self.steps, self.spacing)
+        return levels.with_travel(self.travel_length, self.travel_repeat)
 
     @property
     def _state_dtype(self) -> torch.dtype:
@@ -182,7 +221,7 @@ class Restorer:
     def _restore(
         self,
         y: Tensor,
-        seeds: list[int],
+        seed: int | Sequence[int],
         progress: Callable[[Progress], None] | None,
         start: Tensor | None,
         drawn: tuple[Tensor | None, Tensor | None],
@@ -190,7 +229,7 @@ class Restorer:
     ) -> Restoration:
         started = time.perf_counter()
         shape = self.operator.image_shape(tuple(y.shape[1:]))
-        chain = self._chain(y, shape, seeds, *drawn)
+        chain = self._chain(y, shape, seed, *drawn)
         grey = shape[0] == 1 and self.prior.channels == 3
         watch = _Watch(progress, len(chain), grey)
         method = self._choose(chain)
@@ -214,7 +253,7 @@ class Restorer:
         self,
         y: Tensor,
         shape: tuple[int, int, int],
-        seeds: list[int],
+        seed: int | Sequence[int],
         initial_noise: Tensor | None = None,
         noises: Tensor | None = None,
     ) -> SamplingChain:
@@ -228,18 +267,18 @@ class Restorer:
         unit_response = operator.forward(y.new_ones(len(y), *shape))
         chain_y = 2 * y - unit_response
         if shape[0] != channels:
-            chain_y = chain_y.expand(-1, channels, *chain_y.shape[2:])
+            single = chain_y if chain_y.ndim > 2 and chain_y.shape[1] == 1 else chain_y[:, None]
+            chain_y = single.expand(-1, channels, *single.shape[2:])
             shape = (channels, *shape[1:])
             operator = operator.at(shape)
-        levels = self.prior.schedule.levels(self.steps, self.spacing)
-        rule = self.rule
-        noise = SeededNoise(shape, seeds, self.steps, y.device, y.dtype)
-        every = noise if noises is None else _checked_like(noises, (len(levels), len(y), *shape), y, "noises")
+        levels, rule = self._levels, self._travelling_rule
+        noise = self.draw(y, seed)
+        every = noise if noises is None else _checked_like(noises, (noise.steps, len(y), *shape), y, "noises")
         first = noise.initial if initial_noise is None else initial_noise
         first = _checked_like(first, (len(y), *shape), y, "initial_noise")
         step = rule.bind(operator, chain_y, levels, every if rule.needs_noise else None)
         denoiser = self.prior.to(y.device, DTYPES[self.dtype])
-        return SamplingChain(denoiser, step, first, checked_max_batch(self.max_batch))
+        return SamplingChain(denoiser, step, step.first_state(first), checked_max_batch(self.max_batch))
 
     def _choose(self, chain: SamplingChain) -> _Method:
         if isinstance(self.solver, FixedPointSolver):
@@ -296,8 +335,8 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def _checked(y: Tensor) -> Tensor:
-    if y.ndim < 3 or not y.numel():
-        raise ShapeError(f"the observation has shape {tuple(y.shape)}; give a batch of images (B, C, H, W)")
+    if y.ndim < 2 or not y.numel():
+        raise ShapeError(f"the observation has shape {tuple(y.shape)}; give a batch (B, C, H, W) or (B, measurements)")
     if not y.is_floating_point():
         raise ShapeError(f"the observation holds {y.dtype}; give floating-point values in [0, 1]")
     if not bool(y.isfinite().all()):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from deqir.cli import degrade, demo, doctor, report, restore, ui
+from deqir.cli import convert, degrade, demo, doctor, priors, report, restore, ui
 from deqir.cli.app import app
 from deqir.cli.console import FAILURE, USAGE, err
 from deqir.errors import DeqirError, OptionError
 
-__all__ = ["app", "degrade", "demo", "doctor", "main", "report", "restore", "ui"]
+__all__ = ["app", "convert", "degrade", "demo", "doctor", "main", "priors", "report", "restore", "ui"]
 
 
 def main() -> None:

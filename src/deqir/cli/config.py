@@ -58,9 +58,10 @@ def _saved_settings(content: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _flat(given: dict[str, Any]) -> dict[str, Any]:
-    """Options with the task's settings, which files keep in one object, beside the others; None is left out."""
+    """Options as the command line writes them: the task's settings beside the others, lists with commas, no None."""
     task = given.get("task")
     if isinstance(task, dict):
         given = {**given, **task, "task": task.get("name")}
         given.pop("name", None)
+    given = {key: ",".join(map(str, value)) if isinstance(value, list) else value for key, value in given.items()}
     return {key: value for key, value in given.items() if value is not None}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from deqir.cli.config import use_config
+from deqir.errors import OptionError
 
 TaskOption = Annotated[
     Optional[str],
@@ -50,6 +51,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and sa
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON record a line, as in --stats.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+PriorOptions = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--prior-option",
+        help="What the checkpoint does not tell, as name=value: num_heads=4, schedule=cosine; repeat for more.",
+    ),
+]
 
 
 def task_settings(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +76,25 @@ def task_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     )
     given = {name: arguments[name] for name in names if arguments[name] is not None}
     return given if arguments["task"] is None else {"name": arguments["task"], **given}
+
+
+def prior_options(texts: list[str] | None) -> dict[str, Any]:
+    """The options of ``load_prior`` in ``texts``, each ``name=value``; raises OptionError where one is not."""
+    given: dict[str, Any] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise OptionError(f"prior-option is {text!r}; write it as name=value")
+        given[name.strip()] = {"true": True, "false": False}.get(value.lower(), number_or_word(value))
+    return given
+
+
+def timesteps_or_word(text: str) -> list[int] | str:
+    """The whole numbers that ``text`` lists with commas, else the text itself."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        return text
 
 
 def number_or_word(text: str) -> int | str:

@@ -25,6 +25,7 @@ from deqir.cli.options import (
     MaskSeed,
     Noise,
     Overwrite,
+    PriorOptions,
     Quiet,
     Ratio,
     Report,
@@ -33,7 +34,9 @@ from deqir.cli.options import (
     Threshold,
     Weights,
     number_or_word,
+    prior_options,
     task_settings,
+    timesteps_or_word,
 )
 from deqir.errors import DeqirError
 
@@ -72,7 +75,10 @@ def restore(
         str, typer.Option(help="auto, serial, picard, anderson, triangular, preconditioned; auto measures.")
     ] = "auto",
     tolerance: Annotated[float, typer.Option(help="Allowed difference to the serial chain, in grey levels.")] = 0.5,
-    max_sweeps: Annotated[Optional[int], typer.Option(help="Bound on the parallel sweeps (default: steps).")] = None,
+    max_sweeps: Annotated[
+        Optional[int],
+        typer.Option(help="Bound on the parallel sweeps (default: the network calls of the serial chain)."),
+    ] = None,
     window: Annotated[
         Optional[int], typer.Option(help="Timesteps a parallel sweep hands to the network at most (default: all).")
     ] = None,
@@ -80,13 +86,28 @@ def restore(
         str, typer.Option(help="Bound on the images in one network call, a number or auto: by size and memory.")
     ] = "auto",
     spacing: Annotated[
-        str, typer.Option(help="Choice of timesteps: cubic, quadratic, leading, trailing or linspace.")
+        str,
+        typer.Option(
+            help="Choice of timesteps: cubic, quadratic, leading, trailing, uniform (linspace), or a list, 999,800,..."
+        ),
     ] = "cubic",
+    rule: Annotated[
+        str, typer.Option(help="How the observation enters: auto (by its noise), ddnm, ddnm+, diffpir or ddrm.")
+    ] = "auto",
+    travel_length: Annotated[int, typer.Option(help="Steps that the chain goes back at a time (time travel).")] = 1,
+    travel_repeat: Annotated[int, typer.Option(help="Times that it walks them; 1 is no time travel.")] = 1,
     device: Annotated[
         Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
-    prior: Annotated[str, typer.Option(help="builtin, or a diffusers folder.")] = "builtin",
+    prior: Annotated[
+        str, typer.Option(help="builtin, a diffusers folder, a checkpoint file or a hub id; see deqir priors.")
+    ] = "builtin",
+    label: Annotated[Optional[int], typer.Option(help="The class, for a class-conditional prior.")] = None,
+    guidance: Annotated[
+        Optional[float], typer.Option(help="Classifier-free guidance towards the class (default: none).")
+    ] = None,
+    options: PriorOptions = None,
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
     with_report: Report = False,
     overwrite: Overwrite = False,
@@ -97,7 +118,8 @@ def restore(
 ) -> None:
     """Restore photos: super-resolution, inpainting, colourisation, deblurring, denoising, compressed sensing."""
     settings = task_settings(locals())
-    options = {
+    loading = {"label": label, "guidance": guidance, **prior_options(options)}
+    chain = {
         "steps": steps,
         "eta": eta,
         "solver": solver,
@@ -105,12 +127,15 @@ def restore(
         "max_sweeps": max_sweeps,
         "window": window,
         "max_batch": number_or_word(max_batch),
-        "spacing": spacing,
+        "spacing": timesteps_or_word(spacing),
+        "rule": rule,
+        "travel_length": travel_length,
+        "travel_repeat": travel_repeat,
         "device": device,
         "dtype": dtype,
     }
     given = {"seed": seed, "noise": noise, "simulate": simulate, "overwrite": overwrite}
-    job = _make_job(prior, settings, options, given)
+    job = _make_job(prior, loading, settings, chain, given)
     if with_report:
         from deqir.report import check_drawing
 
@@ -129,7 +154,9 @@ class _Manner:
     as_json: bool
 
 
-def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]) -> RestoreJob:
+def _make_job(
+    prior: str, loading: dict[str, Any], settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]
+) -> RestoreJob:
     """The job, its options checked before any file is touched."""
     from deqir import operators
     from deqir.jobs import RestoreJob, checked_noise, task_from
@@ -141,7 +168,7 @@ def _make_job(prior: str, settings: dict[str, Any], options: dict[str, Any], giv
         if given["noise"] is not None or given["simulate"]:
             checked_noise(task, given["noise"] or 0.0)
     resolve_device(options["device"])
-    loaded = load_prior(prior)
+    loaded = load_prior(prior, **loading)
     Restorer(loaded, operators.Denoising(), **options)
     return RestoreJob(loaded, settings, options, **given)
 

@@ -30,8 +30,13 @@ class AffineStep(ABC):
     def parts(self, i: int, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         """The clean image and the noise of the next state, ``x_{i+1} = sqrt(a_{i+1}) clean + noise``.
 
-        From the state ``x_i`` and the predicted noise ``e_i``; all (B, C, H, W).
+        From the state ``x_i`` and the predicted noise ``e_i``; all (B, C, H, W). A rule goes from and to the levels
+        ``levels.step(i)``; where the chain travels back from there, ``TimeTravel`` takes over.
         """
+
+    def first_state(self, noise: Tensor) -> Tensor:
+        """x_0 (B, C, H, W) from standard Gaussian ``noise`` of that shape: the noise itself, for most rules."""
+        return noise
 
     def __call__(self, i: int, x: Tensor, e: Tensor) -> Tensor:
         """``x_{i+1}`` (B, C, H, W) from the state ``x_i`` and the predicted noise ``e_i`` of the same shape."""
@@ -125,3 +130,7 @@ class ConsistencyRule(ABC):
     @abstractmethod
     def needs_noise(self) -> bool:
         """Whether the steps draw fresh noise."""
+
+    def noise_count(self, levels: NoiseLevels) -> int:
+        """How many noises a chain at ``levels`` draws where it draws any: one a step, for most rules."""
+        return len(levels)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deqir.consistency.base import AffineStep, ConsistencyRule, merged, span
+from deqir.consistency.checks import require_fraction
 from deqir.errors import OptionError
 from deqir.noise import StepNoises
 from deqir.operators import LinearOperator
@@ -25,8 +26,7 @@ class DDNM(ConsistencyRule):
     eta: float = 0.85
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise OptionError(f"eta is {self.eta}; choose a number from 0 (deterministic) to 1")
+        require_fraction("eta", self.eta)
 
     @property
     def needs_noise(self) -> bool:
@@ -52,14 +52,14 @@ class DDNMStep(AffineStep):
 
     def parts(self, i: int, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         """One serial step, as the paper writes it."""
-        a, a_next = self.levels.alphas[i : i + 2].tolist()
+        a, a_next = self.levels.step(i)
         denoised = (x - sqrt(1 - a) * e) / sqrt(a)
         corrected = self.observed + denoised - self.operator.range_projection(denoised)
         return corrected, sqrt(1 - a_next) * self._renoise(e, i)
 
     def transpose(self, i: int, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         """The transposed step: the null-space projection is its own transpose."""
-        a, a_next = self.levels.alphas[i : i + 2].tolist()
+        a, a_next = self.levels.step(i)
         hidden = sqrt(a_next / a) * (cotangent - self.operator.range_projection(cotangent))
         kept = 1.0 if self.noises is None else sqrt(1 - self.eta**2)
         return hidden, sqrt(1 - a_next) * kept * cotangent - sqrt(1 - a) * hidden

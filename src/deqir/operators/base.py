@@ -15,8 +15,9 @@ Shape = tuple[int, int, int]
 class LinearOperator(ABC):
     """A linear map A from images (B, C, H, W) to observations (B, ...).
 
-    Everything is batched, follows the dtype and the device of its argument, and is exact: no iterative solve.
-    Half-precision arguments are computed with in float32 and the result is given back in their dtype.
+    Everything is batched and follows the dtype and the device of its argument. Half-precision arguments are computed
+    with in float32 and the result is given back in their dtype. ``pinv`` is exact to rounding where ``pinv_is_exact``,
+    else solved for to a tolerance. ``A @ B`` is the operator that applies B first.
     An operator may serve many image sizes; ``at`` fixes one where the observation alone does not tell it.
     """
 
@@ -42,6 +43,36 @@ class LinearOperator(ABC):
     def at(self, shape: Shape) -> LinearOperator:
         """This operator for images of ``shape`` (C, H, W) alone. Raises ShapeError where it does not fit."""
         return self
+
+    def observation_shape(self, shape: Shape) -> tuple[int, ...]:
+        """The shape of the observation of one image of ``shape`` (C, H, W), both without the batch axis."""
+        return tuple(self.at(shape).forward(torch.zeros(1, *shape)).shape[1:])
+
+    @property
+    def pinv_is_exact(self) -> bool:
+        """Whether ``pinv`` is a closed form; where not, it is iterated to a tolerance (``IterativeOperator``)."""
+        return True
+
+    @property
+    def row_gain(self) -> float | None:
+        """c where ``A A^T = c I`` for every image the operator serves, its rows orthogonal; None where not known."""
+        return None
+
+    @property
+    def acts_per_channel(self) -> bool:
+        """Whether every channel is observed alike and apart from the others, however many there are."""
+        return False
+
+    @property
+    def acts_per_pixel(self) -> bool:
+        """Whether every pixel is observed alike and apart from the others, however many there are."""
+        return False
+
+    def __matmul__(self, inner: LinearOperator) -> LinearOperator:
+        """``A @ B``: first B, then A (see ``deqir.operators.compose``)."""
+        from deqir.operators.composition import compose
+
+        return compose(self, inner) if isinstance(inner, LinearOperator) else NotImplemented
 
     def range_projection(self, x: Tensor) -> Tensor:
         """Q x = A+ A x, the part of ``x`` (B, C, H, W) that the observation determines."""

@@ -45,3 +45,11 @@ def require_size(fixed: tuple[int, int] | None, height: int, width: int) -> None
             f"the image is {height}x{width} but the operator is fixed to {fixed[0]}x{fixed[1]}; "
             f"use .at((channels, {height}, {width}))"
         )
+
+
+def image_shape_or_error(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """``shape`` as a tuple (C, H, W). Raises ShapeError for anything but three positive integers."""
+    sides = tuple(shape) if isinstance(shape, (tuple, list)) else ()
+    if len(sides) != 3 or not all(isinstance(side, int) and side >= 1 for side in sides):
+        raise ShapeError(f"the image shape is {shape!r}; give (channels, height, width) of one image")
+    return (sides[0], sides[1], sides[2])

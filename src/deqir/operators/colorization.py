@@ -55,6 +55,14 @@ class Colorization(DecomposableOperator):
             raise ShapeError(f"the image has {shape[0]} channels; colorization needs one with 3")
         return self
 
+    @property
+    def row_gain(self) -> float:
+        return math.hypot(*self.channel_weights) ** 2
+
+    @property
+    def acts_per_pixel(self) -> bool:
+        return True
+
     def singular_values(self, like: Tensor) -> Tensor:
         return like.new_full((), math.hypot(*self.channel_weights))
 

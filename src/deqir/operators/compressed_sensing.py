@@ -60,6 +60,14 @@ class CompressedSensing(DecomposableOperator):
             )
         return (observation_shape[0], height, width)
 
+    @property
+    def row_gain(self) -> float:
+        return 1.0
+
+    @property
+    def acts_per_channel(self) -> bool:
+        return True
+
     def singular_values(self, like: Tensor) -> Tensor:
         return like.new_ones(())
 

@@ -52,6 +52,10 @@ class Deblurring(DecomposableOperator):
             raise ShapeError(f"one observation has shape {observation_shape}; give one of (channels, height, width)")
         return self._convolution.image_shape(observation_shape)
 
+    @property
+    def acts_per_channel(self) -> bool:
+        return True
+
     def singular_values(self, like: Tensor) -> Tensor:
         return self._convolution.singular_values(like)
 

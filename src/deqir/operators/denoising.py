@@ -19,6 +19,14 @@ class Denoising(DecomposableOperator):
             raise ShapeError(f"one observation has shape {observation_shape}; give one of (channels, height, width)")
         return (observation_shape[0], observation_shape[1], observation_shape[2])
 
+    @property
+    def row_gain(self) -> float:
+        return 1.0
+
+    @property
+    def acts_per_channel(self) -> bool:
+        return True
+
     def singular_values(self, like: Tensor) -> Tensor:
         return like.new_ones(())
 

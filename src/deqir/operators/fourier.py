@@ -45,6 +45,10 @@ class FourierConvolution(DecomposableOperator):
     def image_shape(self, observation_shape: tuple[int, ...]) -> Shape:
         return (observation_shape[0], observation_shape[1], observation_shape[2])
 
+    @property
+    def acts_per_channel(self) -> bool:
+        return True
+
     def singular_values(self, like: Tensor) -> Tensor:
         return _cast_spectrum(self, like.shape[-2], like.shape[-1], like.dtype.to_real(), like.device).magnitude
 

@@ -50,6 +50,14 @@ class Inpainting(DecomposableOperator):
         object.__setattr__(repeated, "_copies", self._copies * count)
         return repeated
 
+    def observation_shape(self, shape: Shape) -> tuple[int, ...]:
+        self._require_fit(shape)
+        return shape
+
+    @property
+    def acts_per_channel(self) -> bool:
+        return self.mask.shape[1] == 1
+
     def singular_values(self, like: Tensor) -> Tensor:
         mask = self._hidden_on(like.device).logical_not()
         return mask.repeat(self._copies, 1, 1, 1).to(like.dtype)

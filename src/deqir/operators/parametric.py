@@ -45,6 +45,10 @@ class SoftMask(DecomposableOperator):
             raise ShapeError(f"the soft mask is {tuple(own)} but the image is {shape}; give a mask of the image's size")
         return self
 
+    @property
+    def acts_per_channel(self) -> bool:
+        return self.weights.ndim == 2 or self.weights.shape[-3] == 1
+
     def singular_values(self, like: Tensor) -> Tensor:
         return self.weights.abs().to(like)
 
@@ -98,6 +102,10 @@ class ParametricBlur(DecomposableOperator):
         if any(taps > size for taps, size in zip(self.kernel.shape, shape[1:], strict=True)):
             raise ShapeError(f"the blur kernel {tuple(self.kernel.shape)} is larger than the image {shape[1:]}")
         return self
+
+    @property
+    def acts_per_channel(self) -> bool:
+        return True
 
     def singular_values(self, like: Tensor) -> Tensor:
         magnitude = _modulus(self._transfer(like))

@@ -60,6 +60,10 @@ class SeparableOperator(DecomposableOperator):
     def image_shape(self, observation_shape: tuple[int, ...]) -> tuple[int, int, int]:
         return (observation_shape[0], observation_shape[1], observation_shape[2])
 
+    @property
+    def acts_per_channel(self) -> bool:
+        return True
+
     def singular_values(self, like: Tensor) -> Tensor:
         rows, columns = self._axes_of_observation(like)
         return _outer_singular_values(rows, columns, self.cutoff, like.dtype, like.device)

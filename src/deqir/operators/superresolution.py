@@ -56,6 +56,11 @@ class SuperResolution(SeparableOperator):
             )
         return (channels, *self.image_size)
 
+    @property
+    def row_gain(self) -> float | None:
+        whole_blocks = self.image_size is None or not any(side % self.scale for side in self.image_size)
+        return self.scale**-2 if self.kernel == "average" and whole_blocks else None
+
     def axes(self, height: int, width: int) -> tuple[AxisMap, AxisMap]:
         require_size(self.image_size, height, width)
         self._require_large_enough(height, width)

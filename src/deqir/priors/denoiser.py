@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from deqir.errors import ShapeError
+from deqir.errors import OptionError, ShapeError
 from deqir.schedule import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class Denoiser(Protocol):
 class DiffusersDenoiser:
     """A diffusers ``UNet2DModel`` that predicts the noise, the clean image or the velocity.
 
-    Images whose sides its downsampling does not divide are padded by reflection and cropped back.
+    Of twice as many output channels as image channels (a learned variance) the first half counts. Images whose sides
+    its downsampling does not divide are padded by reflection and cropped back.
     ``compute_dtype`` bfloat16 or float16 runs the network under autocast; the states stay in their own precision.
     """
 
@@ -62,37 +63,82 @@ class DiffusersDenoiser:
         return int(self.model.config["in_channels"])
 
     @property
-    def size_multiple(self) -> int:
-        """What both sides of the network's input must be a multiple of."""
-        return int(2 ** (len(self.model.config["block_out_channels"]) - 1))
+    def classes(self) -> int | None:
+        """The number of class labels that the network is conditional on; None: unconditional."""
+        classes = self.model.config.get("num_class_embeds")
+        return None if classes is None else int(classes)
+
+    @property
+    def image_size(self) -> int | None:
+        """Pixels a side of the images that the network was trained on, where its configuration says so."""
+        size = self.model.config.get("sample_size")
+        return size if isinstance(size, int) else None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> DiffusersDenoiser:
         """This denoiser on ``device``; half types keep float32 weights and compute under autocast."""
-        weights = torch.float64 if dtype == torch.float64 else torch.float32
-        # Not the model's own ``to``: diffusers' prints advice about dtypes that does not apply here.
-        move = cast("Any", torch.nn.Module.to)
-        move(self.model, device=device, dtype=weights, memory_format=torch.channels_last)
-        return DiffusersDenoiser(self.model, self.schedule, self.prediction, self.name, dtype)
+        move_network(self.model, device, dtype)
+        return replace(self, compute_dtype=dtype)
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        """The predicted noise (N, C, H, W) in ``x`` at ``timesteps`` (N,)."""
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ShapeError(f"the prior {self.name} takes (N, {self.channels}, H, W) tensors, not {tuple(x.shape)}")
-        output = self._network(x, timesteps)
-        if self.prediction == "epsilon":
-            return output
-        alphas = self.schedule.alphas_cumprod.to(x.device)[timesteps].to(x.dtype).view(-1, 1, 1, 1)
-        if self.prediction == "sample":
-            return (x - alphas.sqrt() * output) / (1 - alphas).sqrt()
-        return alphas.sqrt() * output + (1 - alphas).sqrt() * x
+        """The predicted noise (N, C, H, W) in ``x`` at ``timesteps`` (N,).
 
-    def _network(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        padded = pad_to_multiple(x, self.size_multiple).to(memory_format=torch.channels_last)
-        half = self.compute_dtype in (torch.bfloat16, torch.float16)
-        with torch.autocast(x.device.type, self.compute_dtype if half else None, enabled=half):
-            output: Tensor = self.model(padded.to(self.model.dtype), timesteps).sample
-        return output[:, : self.channels, :height, :width].to(x.dtype)
+        Raises OptionError where the network is class-conditional: ``deqir.priors.with_label`` chooses a class.
+        """
+        if self.classes is not None:
+            raise OptionError(
+                f"the prior {self.name} is conditional on {self.classes} classes; choose one with label, "
+                f"0 to {self.classes - 1}"
+            )
+        return self.predict(x, timesteps)
+
+    def predict(self, x: Tensor, timesteps: Tensor, label: int | None = None) -> Tensor:
+        """The predicted noise (N, C, H, W) in ``x`` at ``timesteps`` (N,), all images of class ``label``."""
+        check_input(x, self.channels, self.name)
+        labels = None if label is None else torch.full((len(x),), label, device=x.device)
+        output = run_network(self.model, x, timesteps, self.compute_dtype, labels)
+        alphas = self.schedule.alphas_cumprod.to(x.device)[timesteps].to(x.dtype).view(-1, 1, 1, 1)
+        return noise_from(output[:, : self.channels], x, alphas, self.prediction)
+
+
+def check_input(x: Tensor, channels: int, name: str) -> None:
+    """Raise ShapeError unless ``x`` is a batch of images with ``channels`` channels."""
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ShapeError(f"the prior {name} takes (N, {channels}, H, W) tensors, not {tuple(x.shape)}")
+
+
+def noise_from(output: Tensor, x: Tensor, alphas: Tensor, prediction: Prediction) -> Tensor:
+    """The noise in ``x`` (N, C, H, W) from a network's ``output`` at signal levels ``alphas`` (N, 1, 1, 1)."""
+    if prediction == "epsilon":
+        return output
+    if prediction == "sample":
+        return (x - alphas.sqrt() * output) / (1 - alphas).sqrt()
+    return alphas.sqrt() * output + (1 - alphas).sqrt() * x
+
+
+def move_network(model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Move ``model`` to ``device``, its weights to float64 if that is ``dtype``, else to float32."""
+    weights = torch.float64 if dtype == torch.float64 else torch.float32
+    # Not the model's own ``to``: diffusers' prints advice about dtypes that does not apply here.
+    move = cast("Any", torch.nn.Module.to)
+    move(model, device=device, dtype=weights, memory_format=torch.channels_last)
+
+
+def run_network(
+    model: UNet2DModel, x: Tensor, conditioning: Tensor, compute_dtype: torch.dtype, labels: Tensor | None = None
+) -> Tensor:
+    """The output (N, C', H, W) of ``model`` for ``x`` (N, C, H, W), which is padded by reflection and cropped back.
+
+    ``conditioning`` (N,): timesteps or noise levels; ``labels`` (N,) int64: classes. bfloat16 and float16 run under
+    autocast.
+    """
+    height, width = x.shape[-2:]
+    multiple = int(2 ** (len(model.config["block_out_channels"]) - 1))
+    padded = pad_to_multiple(x, multiple).to(memory_format=torch.channels_last)
+    half = compute_dtype in (torch.bfloat16, torch.float16)
+    given = {} if labels is None else {"class_labels": labels}
+    with torch.autocast(x.device.type, compute_dtype if half else None, enabled=half):
+        output: Tensor = model(padded.to(model.dtype), conditioning, **given).sample
+    return output[..., :height, :width].to(x.dtype)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

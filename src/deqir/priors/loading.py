@@ -1,132 +1,89 @@
-"""Loading a prior from a diffusers folder: strict about its tensors, safe about pickles."""
+"""The one function that loads any prior: detect, build, load strictly."""
 
 from __future__ import annotations
 
-import json
-import pickle
-import warnings
-from collections.abc import Mapping
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import torch
-from torch import Tensor
+from deqir.errors import OptionError, UnsupportedCheckpointError
+from deqir.priors import ddpm, guided_diffusion, guided_layout
+from deqir.priors.callables import wrap_callable
+from deqir.priors.checkpoint_file import State, network_state, read_checkpoint
+from deqir.priors.conditioning import with_label
+from deqir.priors.denoiser import Denoiser, DiffusersDenoiser
+from deqir.priors.diffusers_folder import WEIGHT_FILES, load_diffusers_folder
+from deqir.priors.hub import fetch, is_hub_id
+from deqir.priors.options import CheckpointOptions
 
-from deqir.errors import UnsupportedCheckpointError
-from deqir.priors.denoiser import DiffusersDenoiser, Prediction
-from deqir.schedule import NoiseSchedule
+BUILTIN_NAME = "builtin"
+BUILTIN_FOLDER = Path(__file__).with_name("builtin")
 
-WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+Source = str | os.PathLike[str] | Callable[..., Any] | Denoiser | None
+
+FAMILIES: dict[str, Callable[[State, CheckpointOptions, str, str], DiffusersDenoiser]] = {
+    guided_layout.ANCHOR: guided_diffusion.load_guided_diffusion,
+    ddpm.ANCHOR: ddpm.load_ddpm,
+}
+"""Each family of checkpoint files by a tensor that tells it."""
 
 
-def load_diffusers_folder(folder: Path, name: str | None = None) -> DiffusersDenoiser:
-    """The prior in ``folder``, a diffusers ``UNet2DModel`` with its scheduler, in float32 on the CPU.
+def load_prior(
+    source: Source = None, *, label: int | None = None, guidance: float | None = None, **options: Any
+) -> Denoiser:
+    """Load a prior, in float32 on the CPU.
 
-    ``folder`` is a pipeline (``unet/`` and ``scheduler/`` inside) or the model itself (``config.json``, the weights
-    and ``scheduler_config.json``). Raises UnsupportedCheckpointError, naming what is missing or unexpected.
+    ``source`` is None or ``"builtin"``; a diffusers folder; a checkpoint file (.pt, .pth, .ckpt, .safetensors) of
+    guided-diffusion, improved-diffusion or a PyTorch DDPM; a hub id ``owner/name``, or a file there,
+    ``owner/name/file.pt``; a torch module or any callable ``(x, t)``; or a Denoiser, which is returned.
+    ``label`` chooses the class of a class-conditional prior, with classifier-free ``guidance`` or without.
+    ``options``: the fields of :class:`deqir.priors.CheckpointOptions`, for what the checkpoint does not tell.
+
+    Raises UnsupportedCheckpointError where the source holds no prior that deqir can load, DownloadError where the hub
+    does not give it, OptionError where an option does not fit.
     """
-    if not folder.is_dir():
+    if label is None and guidance is not None:
+        raise OptionError("guidance is given without label; choose the class to guide towards")
+    chosen = CheckpointOptions.from_names(options)
+    prior = _load(source, chosen)
+    return prior if label is None else with_label(prior, label, guidance, chosen.null_label)
+
+
+def _load(source: Source, options: CheckpointOptions) -> Denoiser:
+    if source is None or source == BUILTIN_NAME:
+        return load_diffusers_folder(BUILTIN_FOLDER, BUILTIN_NAME, options)
+    if isinstance(source, (str, os.PathLike)):
+        return _load_path(os.fspath(source), options)
+    if isinstance(source, Denoiser):
+        options.refuse_others((), f"the denoiser {source.name}, which is ready")
+        return source
+    if callable(source):
+        return wrap_callable(source, options)
+    raise OptionError(f"a prior cannot be a {type(source).__name__}; give a path, a hub id, a module or a callable")
+
+
+def _load_path(text: str, options: CheckpointOptions) -> Denoiser:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return load_diffusers_folder(path, None, options)
+    if path.is_file() and path.name in WEIGHT_FILES and (path.parent / "config.json").exists():
+        return load_diffusers_folder(path.parent.parent if path.parent.name == "unet" else path.parent, None, options)
+    if path.is_file():
+        return load_checkpoint(path, options)
+    if not is_hub_id(text):
         raise UnsupportedCheckpointError(
-            f"prior {folder} is not a folder; give a diffusers folder with config.json and {WEIGHT_FILES[0]}"
+            f"prior {text} is not a folder, a checkpoint file or a hub id; give one of them, or builtin"
         )
-    model_folder = folder / "unet" if (folder / "unet").is_dir() else folder
-    scheduler_file = folder / ("scheduler" if (folder / "scheduler").is_dir() else "") / "scheduler_config.json"
-    model = _build(model_folder)
-    schedule, prediction = _read_scheduler(scheduler_file)
-    return DiffusersDenoiser(model.eval().requires_grad_(False), schedule, prediction, name or folder.name)
+    found = fetch(text)
+    return load_checkpoint(found, options) if found.is_file() else load_diffusers_folder(found, text, options)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UnsupportedCheckpointError(
-            f"prior folder {file.parent} has no {file.name}; give a folder saved by diffusers"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UnsupportedCheckpointError(f"{file} is not readable JSON ({error}); save the prior again") from None
-    if not isinstance(content, dict):
-        raise UnsupportedCheckpointError(f"{file} holds no JSON object; save the prior again")
-    return content
+def load_checkpoint(file: Path, options: CheckpointOptions | None = None) -> DiffusersDenoiser:
+    """The prior in a checkpoint ``file``, converted to ``UNet2DModel``.
 
-
-def _build(folder: Path) -> Any:
-    from diffusers import UNet2DModel
-
-    config = _read_json(folder / "config.json")
-    kind = config.get("_class_name", "UNet2DModel")
-    if kind != "UNet2DModel":
-        raise UnsupportedCheckpointError(
-            f"prior {folder} is a {kind}; deqir takes the unconditional pixel model UNet2DModel"
-        )
-    try:
-        model = UNet2DModel.from_config(config)
-    except (TypeError, ValueError, KeyError) as error:
-        raise UnsupportedCheckpointError(f"{folder / 'config.json'} describes no UNet2DModel: {error}") from None
-    _load_strictly(model, _read_weights(folder), folder)
-    return model
-
-
-def _read_weights(folder: Path) -> Mapping[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    safe, pickled = (folder / name for name in WEIGHT_FILES)
-    try:
-        if safe.exists():
-            return load_file(safe)
-        if pickled.exists():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                state = torch.load(pickled, map_location="cpu", weights_only=True)
-            if isinstance(state, dict):
-                return state
-            raise UnsupportedCheckpointError(f"{pickled} holds no state dict; save the prior again")
-    except (SafetensorError, pickle.UnpicklingError, OSError, EOFError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnsupportedCheckpointError(
-            f"the weights in {folder} cannot be read safely ({first_line}); download or save the prior again"
-        ) from None
-    raise UnsupportedCheckpointError(f"prior folder {folder} has no weights; put {WEIGHT_FILES[0]} there")
-
-
-def _load_strictly(model: torch.nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
-    own = model.state_dict()
-    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    reshaped = sorted(key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape)
-    problems = [
-        f"{word}: {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
-        for word, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        if keys
-    ]
-    if problems:
-        raise UnsupportedCheckpointError(
-            f"the weights in {folder} do not fit its config.json ({'; '.join(problems)}); save the prior again"
-        )
-    model.load_state_dict({key: value.float() for key, value in weights.items()})
-
-
-def _read_scheduler(file: Path) -> tuple[NoiseSchedule, Prediction]:
-    """Noise schedule and prediction type from a diffusers scheduler configuration."""
-    config = _read_json(file)
-    prediction = config.get("prediction_type", "epsilon")
-    if prediction not in get_args(Prediction):
-        raise UnsupportedCheckpointError(
-            f"{file} names the prediction type {prediction!r}; deqir knows {', '.join(get_args(Prediction))}"
-        )
-    return NoiseSchedule.from_betas(_betas(config, file)), prediction
-
-
-def _betas(config: dict[str, Any], file: Path) -> Tensor:
-    if config.get("trained_betas") is not None:
-        return torch.tensor(config["trained_betas"], dtype=torch.float64)
-    length = int(config.get("num_train_timesteps", 1000))
-    start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
-    kind = config.get("beta_schedule", "linear")
-    if kind == "linear":
-        return torch.linspace(start, end, length, dtype=torch.float64)
-    if kind == "scaled_linear":
-        return torch.linspace(start**0.5, end**0.5, length, dtype=torch.float64).square()
-    raise UnsupportedCheckpointError(
-        f"{file} names the beta schedule {kind!r}; deqir knows linear, scaled_linear and trained_betas"
-    )
+    Raises UnsupportedCheckpointError, naming what is unsafe, unknown, missing or unexpected.
+    """
+    options = options or CheckpointOptions()
+    anchor, state = network_state(file, read_checkpoint(file), tuple(FAMILIES), options.ema)
+    return FAMILIES[anchor](state, options, str(file), file.stem)

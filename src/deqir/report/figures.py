@@ -167,7 +167,7 @@ def _strips(strips: list[tuple[str, list[str], list[Any]]], aspect: float, palet
 
 def _bounded(aspect: float, least: float = 0.2) -> float:
     """``aspect``, height over width, of a box for a picture: of a very long one the rest stays empty."""
-    return min(max(aspect, least), 3.0)
+    return min(max(aspect, least), 2.0)
 
 
 def difference_picture(difference: Tensor, palette: Palette = LIGHT) -> bytes:

@@ -17,8 +17,9 @@ STATUS = {
     "max_sweeps": "stopped at max_sweeps before the tolerance was met",
 }
 TOP_SETTINGS = {
-    "task", "task_settings", "steps", "eta", "noise", "rule", "spacing", "seed", "prior", "solver", "solver_reason",
-    "tolerance", "max_batch", "device", "dtype", "version", "shape",
+    "task", "task_settings", "steps", "eta", "noise", "rule", "rule_settings", "spacing", "travel_length",
+    "travel_repeat", "seed", "prior", "solver", "solver_reason", "tolerance", "max_sweeps", "window", "max_batch",
+    "device", "dtype", "version", "shape",
 }  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def _header(run: RunRecord, name: str) -> str:
 def _costs(run: RunRecord) -> str:
     """What the run cost, against the serial chain where it was parallel; and how good it is where that is known."""
     settings = run.settings
-    steps, sweeps, nfe, seconds = (settings[key] for key in ("steps", "sweeps", "nfe", "seconds"))
+    steps, (sweeps, nfe, seconds) = len(run.timesteps), (settings[key] for key in ("sweeps", "nfe", "seconds"))
     rows: list[tuple[str, ...]]
     heads: tuple[str, ...]
     if run.is_parallel:

@@ -47,16 +47,17 @@ class Recorder:
 
     def record(self, finished: Finished) -> RunRecord:
         """All that a report of ``finished`` needs; for a parallel solve, one network call is timed twice."""
-        settings = {**finished.record, "shape": list(finished.problem.shape)}
-        steps = int(settings["steps"])
+        restorer, settings = finished.restorer, {**finished.record, "shape": list(finished.problem.shape)}
+        levels = restorer.prior.schedule.levels(restorer.steps, restorer.spacing)
+        timesteps = levels.with_travel(restorer.travel_length, restorer.travel_repeat).timesteps
+        steps = len(timesteps)
         if self.residuals:
-            settings["serial_seconds"] = steps * _seconds_per_call(finished.restorer, finished.problem.shape)
-        restorer = finished.restorer
+            settings["serial_seconds"] = steps * _seconds_per_call(restorer, finished.problem.shape)
         done, nfe, seconds = zip(*self.counts, strict=True) if self.counts else ((), (), ())
         states = shown_states(steps)
         return RunRecord(
             settings=settings,
-            timesteps=restorer.prior.schedule.levels(restorer.steps, restorer.spacing).timesteps,
+            timesteps=timesteps,
             residuals=torch.stack(self.residuals) if self.residuals else torch.empty(0, steps),
             finished=torch.tensor(done, dtype=torch.long),
             nfe=torch.tensor(nfe, dtype=torch.long),

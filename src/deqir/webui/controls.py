@@ -10,7 +10,7 @@ import gradio as gr
 
 from deqir.operators.boundaries import Boundary
 from deqir.tasks import BLURS, TASKS
-from deqir.webui.settings import BRUSH, SOLVERS, SPACINGS, Limits, Settings
+from deqir.webui.settings import BRUSH, RULES, SOLVERS, SPACINGS, Limits, Settings
 
 TASK_NAMES = {
     "Super-resolution": "sr",
@@ -115,4 +115,7 @@ def _chain_controls(named: dict[str, Any], limits: Limits, priors: list[str]) ->
         0.05, 4, Settings.tolerance, step=0.05, label="Tolerance", info="grey levels to the serial answer"
     )
     named["spacing"] = gr.Dropdown(list(SPACINGS), value=Settings.spacing, label="Spacing of the timesteps")
+    named["rule"] = gr.Dropdown(
+        list(RULES), value=Settings.rule, label="Rule", info="how the observation enters; auto goes by its noise"
+    )
     named["seed"] = gr.Number(0, precision=0, minimum=0, label="Seed")

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
+from deqir.consistency import RuleName
 from deqir.errors import OptionError
 from deqir.jobs import checked_noise
 from deqir.restoration import SolverName
-from deqir.schedule import Spacing
+from deqir.schedule import SpacingName
 from deqir.tasks import BLURS, MASKS, TASKS, Task
 
 BRUSH = "brush"
 SOLVERS: tuple[str, ...] = get_args(SolverName)
-SPACINGS: tuple[str, ...] = get_args(Spacing)
+SPACINGS: tuple[str, ...] = get_args(SpacingName)
+RULES: tuple[str, ...] = get_args(RuleName)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Settings:
     solver: str = "auto"
     tolerance: float = 0.5
     spacing: str = "cubic"
+    rule: str = "auto"
     seed: int = 0
     side: int = 320
 
@@ -86,6 +89,7 @@ class Settings:
             ("prior", self.prior, priors),
             ("solver", self.solver, SOLVERS),
             ("spacing", self.spacing, SPACINGS),
+            ("rule", self.rule, RULES),
         ):
             if value not in known:
                 raise OptionError(f"{name} is {value!r}; choose one of {', '.join(known)}")
@@ -120,7 +124,7 @@ class Settings:
 
     def options(self, device: str | None) -> dict[str, Any]:
         """The arguments of ``Restorer`` beside prior, operator and noise."""
-        names = ("steps", "eta", "solver", "tolerance", "spacing")
+        names = ("steps", "eta", "solver", "tolerance", "spacing", "rule")
         return {**{name: getattr(self, name) for name in names}, "device": device}
 
     def to_json(self) -> dict[str, Any]:
