@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from deqir import operators
 from deqir.chain import SamplingChain
+from deqir.cli import main
 from deqir.consistency import DDNM
 from deqir.images import write_image
 from deqir.noise import SeededNoise
@@ -166,3 +168,28 @@ def photo(tmp_path):
     smooth = generator.random((4, 3, 3)).repeat(5, 0).repeat(7, 1)[:19, :21]
     write_image(path, torch.from_numpy(smooth).permute(2, 0, 1).float())
     return path
+
+
+@pytest.fixture
+def deqir(monkeypatch, capsys, prior_folder):
+    """Run ``deqir`` with arguments; returns (exit code, standard output, standard error)."""
+
+    def run(*arguments, prior=True):
+        command = ["deqir", *map(str, arguments)]
+        if prior and arguments[0] == "restore":
+            command += ["--prior", str(prior_folder), "--steps", "3"]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def sentence(text):
+    """The one line on standard error that names the problem."""
+    lines = [line for line in text.splitlines() if line.startswith("deqir: ")]
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    return lines[0]

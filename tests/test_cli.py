@@ -12,39 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from deqir.cli import main
+from conftest import sentence
 from deqir.images import read_image, write_image
-from deqir.jobs import targets
+from deqir.items import targets
 
 RECORD_KEYS = {
     "file", "task", "steps", "eta", "seed", "prior", "solver", "status", "sweeps", "nfe", "seconds", "max_batch",
     "residual", "measurement_error", "device", "dtype", "version",
 }  # fmt: skip
-
-
-@pytest.fixture
-def deqir(monkeypatch, capsys, prior_folder):
-    """Run ``deqir`` with arguments; returns (exit code, standard output, standard error)."""
-
-    def run(*arguments, prior=True):
-        command = ["deqir", *map(str, arguments)]
-        if prior and arguments[0] == "restore":
-            command += ["--prior", str(prior_folder), "--steps", "3"]
-        monkeypatch.setattr(sys, "argv", command)
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-def sentence(text):
-    """The one line on standard error that names the problem."""
-    lines = [line for line in text.splitlines() if line.startswith("deqir: ")]
-    assert len(lines) == 1, text
-    assert "Traceback" not in text
-    return lines[0]
 
 
 TASKS = {
@@ -330,7 +305,7 @@ def test_an_absurd_size_is_refused(deqir, photo, tmp_path):
 def test_an_unforeseen_failure_is_one_sentence_and_the_others_go_on(deqir, photo, tmp_path, monkeypatch):
     import deqir.jobs as jobs
 
-    def broken(*arguments):
+    def broken(*arguments, **keywords):
         raise ZeroDivisionError("something\nunforeseen")
 
     monkeypatch.setattr(jobs, "write_image", broken)

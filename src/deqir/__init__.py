@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deqir.priors import Denoiser, load_prior
     from deqir.restoration import Restoration, Restorer
     from deqir.schedule import NoiseSchedule
+    from deqir.tiling import TiledDenoiser
 
 _HOMES = {
     "DeqirError": "errors",
@@ -28,6 +29,7 @@ _HOMES = {
     "PhantomGradient": "adjoints",
     "Restoration": "restoration",
     "Restorer": "restoration",
+    "TiledDenoiser": "tiling",
     "UnrolledAdjoint": "adjoints",
     "load_prior": "priors",
     "psnr": "metrics",
@@ -45,6 +47,7 @@ __all__ = [
     "PhantomGradient",
     "Restoration",
     "Restorer",
+    "TiledDenoiser",
     "UnrolledAdjoint",
     "__version__",
     "load_prior",

@@ -8,6 +8,7 @@ from math import ceil
 
 import torch
 
+from deqir.batching import MEMORY_SHARE
 from deqir.chain import SamplingChain
 
 SWEEPS_AT_MOST = 12
@@ -18,6 +19,10 @@ CPU_PROBE = 4
 
 FINISHING = 0.6
 """Share of the states that a sweep hands to the network on average, finished ones being left out."""
+
+
+STATES_HELD = 21
+"""Tensors of the size of all states that a preconditioned solve holds at its peak (measured, see docs/solvers.md)."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,14 @@ def choose_solver(chain: SamplingChain) -> SolverChoice:
 
     Serial takes S calls. A parallel solve is taken to need ``SWEEPS_AT_MOST`` sweeps (S where that is less), each of
     which hands the network ``FINISHING`` of the S states on average. On a CPU the batch is one of four, enough to see
-    whether batching helps there at all; the measurement then costs six evaluations of the network.
+    whether batching helps there at all; the measurement then costs six evaluations of the network. Where
+    the states of a parallel solve would not fit into the free memory, nothing is measured and the choice is serial.
     """
     steps, images = len(chain), chain.image_count
+    needed, free = parallel_bytes(chain), free_bytes(chain.initial_noise.device)
+    if free is not None and needed > MEMORY_SHARE * free:
+        reason = f"a parallel solve would hold {needed / 1e9:.1f} GB of states, and {free / 1e9:.1f} GB are free"
+        return SolverChoice("serial", reason)
     limit = chain.batcher.limit(chain.initial_noise, steps * images)
     probe = CPU_PROBE * images if chain.initial_noise.device.type == "cpu" else limit
     batch = max(1, min(limit, steps * images, probe))
@@ -52,6 +62,26 @@ def choose_solver(chain: SamplingChain) -> SolverChoice:
     faster = "preconditioned" if parallel < serial else "serial"
     reason = f"expected {serial:.1f} s serial and {parallel:.1f} s parallel on {chain.initial_noise.device.type}"
     return SolverChoice(faster, reason)
+
+
+def parallel_bytes(chain: SamplingChain) -> int:
+    """The bytes that a preconditioned solve of ``chain`` holds at its peak, beside the network."""
+    noise = chain.initial_noise
+    return STATES_HELD * len(chain) * noise.numel() * noise.element_size()
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """The bytes that ``device`` has free, the machine for a CPU; None where it does not tell."""
+    if device.type == "cpu":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None
 
 
 def _seconds(chain: SamplingChain, batch: int) -> float:

@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from deqir.consistency import describe_rule
 from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
-from deqir.images import MAX_PIXELS, atomic_write, read_image, write_image
+from deqir.images import MAX_PIXELS, Attachments, atomic_write, read_image, read_photo, write_image
 from deqir.metrics import psnr, ssim
 from deqir.noise import generator
+from deqir.noise_estimation import estimate_noise
 from deqir.observations import Observation, read_observation, write_observation
+from deqir.operators import Inpainting
 from deqir.priors import Denoiser
 from deqir.restoration import Progress, Restoration, Restorer, resolve_device
 from deqir.solvers import Status
@@ -29,13 +31,30 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Problem:
-    """One file's restoration problem: ``y`` (1, ...), its task, the image's (C, H, W), and the truth where known."""
+    """One file's restoration problem: ``y`` (1, ...), its task, the image's (C, H, W), and the truth where known.
+
+    ``noise_estimated``: whether the noise level was. ``attachments``: what the file holds beside its colours.
+    """
 
     task: Task
     y: Tensor
     shape: tuple[int, int, int]
     truth: Tensor | None = None
     noise: float = 0.0
+    noise_estimated: bool = False
+    attachments: Attachments = field(default_factory=Attachments)
+
+
+@dataclass
+class WarmStart:
+    """The trajectory of the frame before in a sequence, from which the next one starts."""
+
+    trajectory: Tensor | None = None
+
+    def at(self, size: tuple[int, int]) -> Tensor | None:
+        """The trajectory, if it is one of images of ``size`` (H, W)."""
+        known = self.trajectory
+        return known if known is not None and tuple(known.shape[-2:]) == size else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,61 +73,74 @@ class RestoreJob:
 
     ``task_settings`` holds the task settings that were asked for (``name`` among them, unless files bring it with
     them); ``options`` the arguments of ``Restorer``; ``noise`` the noise level in units of 0..1 (None: what the
-    file says, else 0). With ``simulate`` a file is the truth: it is degraded first.
+    file says, else 0; ``"auto"``: estimated). With ``simulate`` a file is the truth: it is degraded first. Results have
+    ``bits`` per channel, 8 or 16.
     """
 
     prior: Denoiser
     task_settings: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    noise: float | None = None
+    noise: float | Literal["auto"] | None = None
     simulate: bool = False
     overwrite: bool = False
+    bits: int = 8
 
     def run(
         self,
         file: Path,
         target: Path,
         progress: Callable[[Progress], None] | None = None,
+        frame: int = 0,
+        warm: WarmStart | None = None,
         keep: Callable[[Finished], None] | None = None,
     ) -> Record:
-        """Restore ``file`` into the image file ``target`` and return its record; ``keep`` then sees all of it.
+        """Restore a frame of ``file`` into the image file ``target`` and return its record. Raises DeqirError.
 
-        Raises DeqirError.
+        ``warm`` passes the trajectory on from one frame of a sequence to the next; ``keep`` sees all that came out.
         """
         refuse_existing(target, self.overwrite, file)
-        problem = self.problem(file)
+        problem = self.problem(file, frame)
         refuse_huge(problem.shape, file)
         operator = problem.task.operator(problem.shape)
-        restorer = Restorer(self.prior, operator, noise=problem.noise, **self.options)
-        result = restorer.restore(problem.y, seed=self.seed, progress=progress)
+        start = None if warm is None else warm.at(problem.shape[1:])
+        options = {"keep_trajectory": warm is not None, **self.options}
+        restorer = Restorer(self.prior, operator, noise=problem.noise, **options)
+        result = restorer.restore(problem.y, seed=self.seed, progress=progress, start=start)
         if result.status[0] is Status.NON_FINITE:
             raise DeqirError(f"{file}: {result.status[0].value}")
         record = self._record(file, problem, restorer, result)
-        write_image(target, result.image[0])
+        record |= {"frame": frame, "warm_start": start is not None and result.stats.solver != "serial"}
+        write_image(target, result.image[0], self.bits, attachments=problem.attachments)
+        if warm is not None:
+            warm.trajectory = result.trajectory
         if keep is not None:
             keep(Finished(problem, restorer, result, record))
         return record
 
-    def problem(self, file: Path) -> Problem:
-        """Read ``file`` as truth or observation."""
+    def problem(self, file: Path, frame: int = 0) -> Problem:
+        """Read a frame of ``file`` as truth or observation."""
         if self.simulate:
-            truth = read_image(file)[None]
+            photo = read_photo(file, frame)
+            truth = photo.image[None]
             task = task_from(self.task_settings, {})
             shape = truth_shape(task, truth, file)
             noise = checked_noise(task, self.noise or 0.0)
             y = noisy(task.operator(shape).forward(truth), noise, self.seed)
-            return Problem(task, y, shape, truth, noise)
-        observation = read_observation(file)
+            return Problem(task, y, shape, truth, noise, attachments=photo.attachments)
+        observation = read_observation(file, frame)
         task = task_from(self.task_settings, observation.metadata)
         y = observation.value[None]
-        noise = checked_noise(task, observation.metadata.get("noise", 0.0) if self.noise is None else self.noise)
         if "task" in observation.metadata:
-            return Problem(task, y, stored_shape(observation.metadata, file), noise=noise)
-        shape = task.image_shape(tuple(y.shape[1:]))
-        if task.name == "inpaint" or (task.name == "colorize" and y.shape[1] == 3):
-            y = task.operator(shape).forward(y)
-        return Problem(task, y, shape, noise=noise)
+            shape = stored_shape(observation.metadata, file)
+        else:
+            shape = task.image_shape(tuple(y.shape[1:]))
+            if task.name == "inpaint" or (task.name == "colorize" and y.shape[1] == 3):
+                y = task.operator(shape).forward(y)
+        estimated = self.noise == "auto"
+        level = observation.metadata.get("noise", 0.0) if self.noise is None else self.noise
+        noise = estimated_noise(task, y, shape) if estimated else checked_noise(task, level)
+        return Problem(task, y, shape, None, noise, estimated, observation.attachments)
 
     def _record(self, file: Path, problem: Problem, restorer: Restorer, result: Restoration) -> Record:
         record: Record = {
@@ -118,6 +150,7 @@ class RestoreJob:
             "steps": restorer.steps,
             "eta": restorer.eta,
             "noise": problem.noise,
+            "noise_estimated": problem.noise_estimated,
             **describe_rule(restorer.chosen_rule),
             "spacing": restorer.spacing,
             "travel_length": restorer.travel_length,
@@ -135,6 +168,7 @@ class RestoreJob:
             "nfe": result.stats.nfe[0],
             "seconds": round(result.stats.seconds, 3),
             "max_batch": result.stats.max_batch,
+            "tile": result.stats.tile,
             "residual": last_residual(result),
             "estimated_error": finite_or_none(float(result.estimated_error[0])),
             "measurement_error": float(result.measurement_error[0]),
@@ -199,6 +233,14 @@ def checked_noise(task: Task, noise: object) -> float:
     return float(noise)
 
 
+def estimated_noise(task: Task, y: Tensor, shape: tuple[int, int, int]) -> float:
+    """The noise level of the observation ``y`` (1, ...) of an image of ``shape``, from what ``task`` lets one see."""
+    if y.ndim != 4:
+        raise OptionError(f"the noise of task {task.name} cannot be estimated from its measurements; give it a number")
+    operator = task.operator(shape)
+    return estimate_noise(y[0], operator.mask if isinstance(operator, Inpainting) else None)
+
+
 def task_from(asked: Mapping[str, Any], metadata: Mapping[str, Any]) -> Task:
     """The task asked for, its settings completed by those that an observation carries."""
     stored = metadata.get("task", {})
@@ -251,18 +293,6 @@ def make_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OutputError(f"output folder {folder} cannot be written ({error.strerror}); choose another") from None
-
-
-def targets(files: list[Path], folder: Path) -> list[Path]:
-    """An output name for every file: its stem, or its whole name where two share the stem."""
-    stems = [file.stem for file in files]
-    names = [file.stem if stems.count(file.stem) == 1 else file.name for file in files]
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(folder / f"{name if seen[name] == 1 else f'{name}-{seen[name]}'}.png")
-    return unique
 
 
 def write_records(path: Path, records: list[Record]) -> None:

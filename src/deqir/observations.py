@@ -11,12 +11,14 @@ from torch import Tensor
 from deqir.errors import ImageReadError, NonFiniteError, OptionError, ShapeError
 from deqir.images import (
     METADATA_KEY,
+    Attachments,
+    Photo,
     StrPath,
     atomic_write,
     existing_file,
     metadata_to_json,
-    read_image,
     read_metadata,
+    read_photo,
     write_image,
 )
 
@@ -25,10 +27,14 @@ _TENSOR_KEY = "value"
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What was measured, and its metadata: how it was made (operator, noise level, seed), as plain JSON values."""
+    """What was measured, and its metadata: how it was made (operator, noise level, seed), as plain JSON values.
+
+    ``attachments``: what else a photo's file holds beside its colours; ``write_observation`` leaves it out.
+    """
 
     value: Tensor
     metadata: dict[str, Any] = field(default_factory=dict)
+    attachments: Attachments = field(default_factory=Attachments)
 
 
 def needs_safetensors(value: Tensor) -> bool:
@@ -55,11 +61,12 @@ def write_observation(path: StrPath, observation: Observation) -> None:
         write_image(path, value, bits=16, metadata=observation.metadata)
 
 
-def read_observation(path: StrPath) -> Observation:
-    """Read what ``write_observation`` wrote, or any image, whose metadata is then empty."""
+def read_observation(path: StrPath, frame: int = 0) -> Observation:
+    """Read what ``write_observation`` wrote, or a frame of any image, whose metadata is then empty."""
     path = Path(path)
-    value = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else read_image(path)
-    return Observation(value, read_metadata(path) or {})
+    is_tensor = path.suffix.lower() == ".safetensors"
+    photo = Photo(_read_safetensors(path)) if is_tensor else read_photo(path, frame)
+    return Observation(photo.image, read_metadata(path) or {}, photo.attachments)
 
 
 def _check_value(value: Tensor) -> None:

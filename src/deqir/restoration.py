@@ -24,6 +24,7 @@ from deqir.preconditioner import BandedSecant
 from deqir.priors import Denoiser, require_label
 from deqir.schedule import NoiseLevels, Spacing
 from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, Status, SweepReport, TriangularAnderson
+from deqir.tiling import TiledDenoiser, TileSize, checked_tiling, choose_tile
 
 SolverName = Literal["auto", "serial", "picard", "anderson", "triangular", "preconditioned"]
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,7 +36,8 @@ class Statistics:
 
     ``sweeps`` counts network calls that had to wait for each other (a serial chain: all), ``nfe`` the states handed to
     the network, ``seconds`` the wall-clock time of the whole batch. ``max_batch`` is the limit on the images in one
-    network call at the end, after it was halved ``halvings`` times for lack of memory.
+    network call at the end, after it was halved ``halvings`` times for lack of memory; where the network saw tiles of
+    ``tile`` pixels (else None), both count tiles.
     """
 
     solver: str
@@ -45,6 +47,7 @@ class Statistics:
     seconds: float
     max_batch: int
     halvings: int
+    tile: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +105,9 @@ class Restorer:
     how many timesteps a sweep hands to the network at most (None: all), ``max_batch`` images in one network call at
     most (auto or None: by image size and memory; halved where memory runs out), ``device`` (None: CUDA where there is
     one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run the network under autocast, states stay
-    float32). ``keep_trajectory`` keeps all states in the result, for a warm start.
+    float32). ``keep_trajectory`` keeps all states in the result, for a warm start. ``tile``: the network sees images
+    larger than this many pixels as overlapping tiles ("auto": images of more than four of the prior's tiles, None:
+    never), neighbours sharing ``tile_overlap`` pixels (None: an eighth of the tile).
     """
 
     prior: Denoiser
@@ -122,6 +127,8 @@ class Restorer:
     rule: RuleName | ConsistencyRule = "auto"
     travel_length: int = 1
     travel_repeat: int = 1
+    tile: TileSize = "auto"
+    tile_overlap: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operator", as_operator(self.operator))
@@ -136,6 +143,7 @@ class Restorer:
         if self.window is not None and self.window < 1:
             raise OptionError(f"window is {self.window}; choose at least 1 timestep")
         checked_max_batch(self.max_batch)
+        checked_tiling(self.tile, self.tile_overlap)
         _ = self.chosen_rule
         require_label(self.prior)
         if not isinstance(self.spacing, str):
@@ -241,8 +249,7 @@ class Restorer:
             tuple(solution.sweeps.tolist()),
             tuple(solution.evaluations.tolist()),
             time.perf_counter() - started,
-            chain.batcher.limit(chain.initial_noise),
-            chain.batcher.halvings,
+            *_limits(chain),
         )
         error = (self.operator.forward(image.detach()) - y).detach().flatten(1).square().mean(1).sqrt()
         residuals, estimated = (part * GREY_LEVELS_PER_UNIT for part in (solution.residuals, solution.errors))
@@ -277,8 +284,11 @@ class Restorer:
         first = noise.initial if initial_noise is None else initial_noise
         first = _checked_like(first, (len(y), *shape), y, "initial_noise")
         step = rule.bind(operator, chain_y, levels, every if rule.needs_noise else None)
-        denoiser = self.prior.to(y.device, DTYPES[self.dtype])
-        return SamplingChain(denoiser, step, step.first_state(first), checked_max_batch(self.max_batch))
+        denoiser, max_batch = self.prior.to(y.device, DTYPES[self.dtype]), checked_max_batch(self.max_batch)
+        tile = choose_tile(self.prior, shape[1:], self.tile)
+        if tile is not None:
+            denoiser = TiledDenoiser(denoiser, tile, self.tile_overlap, max_batch)
+        return SamplingChain(denoiser, step, step.first_state(first), max_batch)
 
     def _choose(self, chain: SamplingChain) -> _Method:
         if isinstance(self.solver, FixedPointSolver):
@@ -332,6 +342,14 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise DeviceError(f"device {device} is not available on this machine; use cpu, cuda or mps") from None
     return chosen
+
+
+def _limits(chain: SamplingChain) -> tuple[int, int, int | None]:
+    """The limit on the images, or tiles, in one network call now, how often it was halved, and the tile's side."""
+    denoiser = chain.denoiser
+    if isinstance(denoiser, TiledDenoiser):
+        return denoiser.limit(chain.initial_noise), denoiser.batcher.halvings, denoiser.tile
+    return chain.batcher.limit(chain.initial_noise), chain.batcher.halvings, None
 
 
 def _checked(y: Tensor) -> Tensor:

@@ -63,5 +63,11 @@ def _flat(given: dict[str, Any]) -> dict[str, Any]:
     if isinstance(task, dict):
         given = {**given, **task, "task": task.get("name")}
         given.pop("name", None)
-    given = {key: ",".join(map(str, value)) if isinstance(value, list) else value for key, value in given.items()}
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: _written(value) for key, value in given.items() if value is not None}
+
+
+def _written(value: Any) -> Any:
+    """A number or a list as one writes it on the command line; a switch stays what it is."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 
@@ -50,6 +50,13 @@ Report = Annotated[bool, typer.Option("--report", help="Write a page with pictur
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON record a line, as in --stats.")]
+NoiseOrAuto = Annotated[
+    Optional[str],
+    typer.Option(
+        "--noise",
+        help="Standard deviation of the observation's noise, in units of 0..1, or auto: estimated; simulate adds it.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 PriorOptions = Annotated[
     Optional[list[str]],
@@ -95,6 +102,16 @@ def timesteps_or_word(text: str) -> list[int] | str:
         return [int(part) for part in text.split(",")]
     except ValueError:
         return text
+
+
+def noise_level(text: str | None) -> float | Literal["auto"] | None:
+    """The level that ``text`` writes, or the word auto. Raises OptionError for anything else."""
+    if text is None or text == "auto":
+        return "auto" if text else None
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(f"the noise level is {text!r}; choose a number in units of 0..1, or auto") from None
 
 
 def number_or_word(text: str) -> int | str:

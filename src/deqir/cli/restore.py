@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -12,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from deqir.cli.app import app
-from deqir.cli.console import FAILURE, err, out, progress_line
+from deqir.cli.console import FAILURE, err
+from deqir.cli.manner import Manner
 from deqir.cli.options import (
     AsJson,
     Blur,
@@ -23,7 +22,7 @@ from deqir.cli.options import (
     Hidden,
     Mask,
     MaskSeed,
-    Noise,
+    NoiseOrAuto,
     Overwrite,
     PriorOptions,
     Quiet,
@@ -33,18 +32,17 @@ from deqir.cli.options import (
     TaskOption,
     Threshold,
     Weights,
+    noise_level,
     number_or_word,
     prior_options,
     task_settings,
     timesteps_or_word,
 )
-from deqir.errors import DeqirError
+from deqir.errors import DeqirError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from deqir.jobs import Finished, Record, RestoreJob
-    from deqir.restoration import Progress
+    from deqir.items import Item
+    from deqir.jobs import Record, RestoreJob, WarmStart
 
 
 @app.command(epilog="Example:  deqir restore small.jpg --task sr --scale 4 --out results/")
@@ -52,7 +50,7 @@ def restore(
     photos: Annotated[
         list[Path], typer.Argument(help="Photos, observations made by deqir degrade, or folders of them.")
     ],
-    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results (PNG).")],
+    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     task: TaskOption = None,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="The photos are the truth: degrade, restore and compare with them.")
@@ -67,7 +65,7 @@ def restore(
     boundary: Boundary = None,
     threshold: Threshold = None,
     ratio: Ratio = None,
-    noise: Noise = None,
+    noise: NoiseOrAuto = None,
     steps: Annotated[int, typer.Option(help="Timesteps of the chain.")] = 100,
     eta: Annotated[float, typer.Option(help="Fresh noise per step, 0 (deterministic) to 1.")] = 0.85,
     seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
@@ -85,6 +83,12 @@ def restore(
     max_batch: Annotated[
         str, typer.Option(help="Bound on the images in one network call, a number or auto: by size and memory.")
     ] = "auto",
+    tile: Annotated[
+        str, typer.Option(help="Pixels of the tiles the network sees: a number, none, or auto: large photos in tiles.")
+    ] = "auto",
+    tile_overlap: Annotated[
+        Optional[int], typer.Option(help="Pixels that neighbouring tiles share at least (default: tile / 8).")
+    ] = None,
     spacing: Annotated[
         str,
         typer.Option(
@@ -108,6 +112,11 @@ def restore(
         Optional[float], typer.Option(help="Classifier-free guidance towards the class (default: none).")
     ] = None,
     options: PriorOptions = None,
+    image_format: Annotated[str, typer.Option("--format", help="Of the results: png, jpg, webp or tiff.")] = "png",
+    depth: Annotated[int, typer.Option(help="Bits per channel of the results: 8, or 16 for png and tiff.")] = 8,
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="The photos are frames in order: each starts from the one before.")
+    ] = False,
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
     with_report: Report = False,
     overwrite: Overwrite = False,
@@ -127,6 +136,8 @@ def restore(
         "max_sweeps": max_sweeps,
         "window": window,
         "max_batch": number_or_word(max_batch),
+        "tile": None if tile == "none" else number_or_word(tile),
+        "tile_overlap": tile_overlap,
         "spacing": timesteps_or_word(spacing),
         "rule": rule,
         "travel_length": travel_length,
@@ -134,24 +145,38 @@ def restore(
         "device": device,
         "dtype": dtype,
     }
-    given = {"seed": seed, "noise": noise, "simulate": simulate, "overwrite": overwrite}
+    given = {"seed": seed, "noise": noise_level(noise), "simulate": simulate, "overwrite": overwrite, "bits": depth}
+    suffix = _suffix(image_format, depth)
     job = _make_job(prior, loading, settings, chain, given)
     if with_report:
         from deqir.report import check_drawing
 
         check_drawing()
-    manner = _Manner(with_report, dry_run, quiet or as_json, as_json)
-    _run_restore(job, photos, out_dir, None if dry_run else stats, manner)
+    manner = Manner(with_report, dry_run, quiet, as_json)
+    run = _Run(out_dir, None if dry_run else stats, suffix, sequence, manner)
+    _run_restore(job, photos, run)
 
 
 @dataclass(frozen=True)
-class _Manner:
-    """How files are restored beside the job: what is written and what is said."""
+class _Run:
+    """Where results and records go, and how their files are worked through."""
 
-    report: bool
-    dry_run: bool
-    quiet: bool
-    as_json: bool
+    out_dir: Path
+    stats: Path | None
+    suffix: str
+    sequence: bool
+    manner: Manner
+
+
+def _suffix(image_format: str, depth: int) -> str:
+    """The suffix of the results, once it is known to hold their bit depth."""
+    from deqir.images import DEEP_SUFFIXES, FORMATS
+
+    if image_format not in FORMATS:
+        raise OptionError(f"format is {image_format!r}; choose one of {', '.join(FORMATS)}")
+    if depth not in (8, 16) or (depth == 16 and FORMATS[image_format] not in DEEP_SUFFIXES):
+        raise OptionError(f"depth is {depth} for format {image_format}; choose 8, or 16 with png or tiff")
+    return FORMATS[image_format]
 
 
 def _make_job(
@@ -163,9 +188,11 @@ def _make_job(
     from deqir.priors import load_prior
     from deqir.restoration import Restorer, resolve_device
 
+    if given["noise"] == "auto" and given["simulate"]:
+        raise OptionError("simulate adds noise, so it needs its level; give noise a number instead of auto")
     if "name" in settings or given["simulate"]:
         task = task_from(settings, {})
-        if given["noise"] is not None or given["simulate"]:
+        if given["noise"] != "auto" and (given["noise"] is not None or given["simulate"]):
             checked_noise(task, given["noise"] or 0.0)
     resolve_device(options["device"])
     loaded = load_prior(prior, **loading)
@@ -173,19 +200,23 @@ def _make_job(
     return RestoreJob(loaded, settings, options, **given)
 
 
-def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None, manner: _Manner) -> None:
-    from deqir.jobs import make_folder, refuse_existing, targets, write_records
+def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
+    from deqir.items import in_order, items
+    from deqir.jobs import WarmStart, make_folder, refuse_existing, write_records
 
+    stats, manner = run.stats, run.manner
     if stats is not None:
         refuse_existing(stats, job.overwrite)
         make_folder(stats.parent)
     if not manner.dry_run:
-        make_folder(out_dir)
+        make_folder(run.out_dir)
     files, records = _expand(photos)
-    total = len(files) + len(records)
+    warm = WarmStart() if run.sequence else None
+    listed = items(in_order(files) if run.sequence else files, run.out_dir, run.suffix)
+    total = len(listed) + len(records)
     try:
-        for file, target in zip(files, targets(files, out_dir), strict=True):
-            _restore_one(job, file, target, records, manner)
+        for item in listed:
+            _restore_one(job, item, records, warm, run.manner)
     except KeyboardInterrupt:
         err.print(f"deqir: interrupted after {len(records)} of {total}; what is finished is kept")
         raise
@@ -193,7 +224,7 @@ def _run_restore(job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path
         if stats is not None and records:
             write_records(stats, records)
     failures = sum("error" in record for record in records)
-    if total > 1 and not manner.quiet:
+    if total > 1 and manner.counts:
         done = "could be restored" if manner.dry_run else "restored"
         err.print(f"{total - failures} of {total} {done}, {failures} failed")
     if failures:
@@ -219,18 +250,11 @@ def _failure(file: Path, sentence: str) -> Record:
     return {"file": str(file), "status": "failed", "error": sentence}
 
 
-def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record], manner: _Manner) -> None:
-    """Restore one file, add its record and say how it went; a failure becomes a record with its sentence."""
+def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmStart | None, manner: Manner) -> None:
+    """Restore one item, add its record and say how it went; a failure becomes a record with its sentence."""
+    file = item.file
     try:
-        if manner.dry_run:
-            records.append(_planned(job, file, target))
-        else:
-            with nullcontext(_silent) if manner.quiet else progress_line(file.name) as line:
-                records.append(_reported(job, file, target, line) if manner.report else job.run(file, target, line))
-        if manner.as_json:
-            out.print(json.dumps(records[-1], allow_nan=False))
-        elif not manner.quiet:
-            out.print(_plan(records[-1]) if manner.dry_run else _summary(records[-1], target))
+        records.append(manner.restore(job, item, warm))
     except DeqirError as error:
         records.append(_failure(file, str(error)))
     except Exception as error:
@@ -239,65 +263,3 @@ def _restore_one(job: RestoreJob, file: Path, target: Path, records: list[Record
         cause = (str(error).splitlines() or [""])[0]
         sentence = f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
         records.append(_failure(file, sentence))
-
-
-def _silent(progress: Progress) -> None:
-    """No progress line."""
-
-
-def _planned(job: RestoreJob, file: Path, target: Path) -> Record:
-    """What would be done with one file, every check made that needs no network."""
-    from deqir.jobs import refuse_existing, refuse_huge
-
-    refuse_existing(target, job.overwrite, file)
-    problem = job.problem(file)
-    refuse_huge(problem.shape, file)
-    problem.task.operator(problem.shape)
-    task = {"task": problem.task.name, "task_settings": problem.task.settings()}
-    return {"file": str(file), "out": str(target), **task, "shape": list(problem.shape), "noise": problem.noise}
-
-
-def _plan(record: Record) -> str:
-    channels, height, width = record["shape"]
-    kind = "grey" if channels == 1 else "colour"
-    return f"{record['file']} -> {record['out']}: would restore {record['task']}, {width} x {height} pixels, {kind}"
-
-
-def _reported(job: RestoreJob, file: Path, target: Path, line: Callable[[Progress], None]) -> Record:
-    """Restore one file and write its report beside the result."""
-    from deqir.jobs import make_folder, refuse_existing
-    from deqir.report import Recorder, report_folder, write_report, write_run
-
-    folder, recorder = report_folder(target), Recorder()
-    refuse_existing(folder, job.overwrite)
-
-    def watch(progress: Progress) -> None:
-        recorder(progress)
-        line(progress)
-
-    def keep(finished: Finished) -> None:
-        run = recorder.record(finished)
-        make_folder(folder)
-        write_run(folder, run)
-        write_report(folder, run)
-
-    return job.run(file, target, watch, keep)
-
-
-def _summary(record: Record, target: Path) -> str:
-    line = (
-        f"{record['file']} -> {target}: {record['task']}, {record['solver']} ({record['solver_reason']}), "
-        f"{record['sweeps']} sweeps, {record['nfe']} network evaluations, {record['seconds']:.1f} s"
-    )
-    if record["status"] != "converged":
-        line += f", {record['status']}"
-    if "psnr" in record:
-        line += (
-            f", PSNR {_decibels(record['psnr'])} ({record['classical']} {_decibels(record['classical_psnr'])}), "
-            f"SSIM {record['ssim']:.4f} ({record['classical_ssim']:.4f})"
-        )
-    return line
-
-
-def _decibels(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.2f} dB"

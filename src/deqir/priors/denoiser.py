@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
 
+ATTENTION_FREE_TILE = 256
+"""The least tile of a network that is purely convolutional: it takes any size, and larger tiles waste less overlap."""
+
 
 @runtime_checkable
 class Denoiser(Protocol):
@@ -73,6 +76,14 @@ class DiffusersDenoiser:
         """Pixels a side of the images that the network was trained on, where its configuration says so."""
         size = self.model.config.get("sample_size")
         return size if isinstance(size, int) else None
+
+    @property
+    def tile_size(self) -> int:
+        """The side of the tiles that large images are cut into: that of its training images, without attention 256."""
+        side = self.model.config.get("sample_size") or ATTENTION_FREE_TILE
+        side = int(side if isinstance(side, int) else max(side))
+        kinds = (*self.model.config["down_block_types"], *self.model.config["up_block_types"])
+        return side if any("Attn" in kind for kind in kinds) else max(side, ATTENTION_FREE_TILE)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> DiffusersDenoiser:
         """This denoiser on ``device``; half types keep float32 weights and compute under autocast."""

@@ -51,7 +51,7 @@ class Recorder:
         levels = restorer.prior.schedule.levels(restorer.steps, restorer.spacing)
         timesteps = levels.with_travel(restorer.travel_length, restorer.travel_repeat).timesteps
         steps = len(timesteps)
-        if self.residuals:
+        if self.residuals and settings.get("tile") is None:  # a tiled image takes more than one call
             settings["serial_seconds"] = steps * _seconds_per_call(restorer, finished.problem.shape)
         done, nfe, seconds = zip(*self.counts, strict=True) if self.counts else ((), (), ())
         states = shown_states(steps)

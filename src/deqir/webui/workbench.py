@@ -120,7 +120,7 @@ def _work(job: RestoreJob, settings: Settings, file: Path, folder: Path, recorde
         watch(progress)
 
     result = folder / "restored.png"
-    job.run(file, result, heard, finished.append)
+    job.run(file, result, heard, keep=finished.append)
     run = recorder.record(finished[0])
     run.settings["file"] = "photo.png"
     run.settings["task_settings"] = dict(settings.task)

@@ -1,0 +1,118 @@
+"""Files: finding, opening and replacing them, with one clear sentence for whatever is wrong."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from deqir.errors import DeqirError, ImageReadError, OutputError
+
+StrPath = str | os.PathLike[str]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "DIB")
+CONVERT = "convert it to an 8- or 16-bit PNG"
+_PILLOW_LOCK = threading.Lock()
+
+
+def atomic_write(path: StrPath, data: bytes) -> None:
+    """Write ``data`` to a hidden ``.part`` file of the same folder and rename it, so that no half file is ever seen."""
+    path = Path(path)
+    partial = path.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        if not path.parent.is_dir():
+            raise OutputError(f"{path} cannot be written because its folder does not exist; create {path.parent} first")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is not a regular file and cannot be replaced; choose another name")
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written ({error.strerror or error}); free space, or choose a folder you may write to"
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def find_images(paths: StrPath | Iterable[StrPath], recursive: bool = False) -> list[Path]:
+    """Expand folders into their images, sorted; files are kept as given; hidden and ``.part`` files are skipped."""
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    found: list[Path] = []
+    for path in map(Path, given):
+        if not path.is_dir():
+            found.append(existing_file(path))
+            continue
+        inside = sorted(_images_inside(path, recursive))
+        if not inside:
+            hint = "" if recursive else ", or look into its subfolders with recursive"
+            raise ImageReadError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)}); name another folder{hint}")
+        found += inside
+    return found
+
+
+def existing_file(path: StrPath) -> Path:
+    """``path`` as a Path, once it is known to be a file with something in it."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise ImageReadError(f"{path} is a folder; name a file in it")
+        if not path.exists():
+            raise ImageReadError(f"{path} does not exist; check the spelling of the path")
+        if not path.is_file():
+            raise ImageReadError(f"{path} is not a regular file; name an image file")
+        if path.stat().st_size == 0:
+            raise ImageReadError(f"{path} is empty (zero bytes); copy or download it again")
+    except (OSError, ValueError) as error:
+        raise ImageReadError(f"{str(path)!r} cannot be opened ({one_line(error)}); check the path") from error
+    return path
+
+
+@contextmanager
+def opened(path: StrPath) -> Iterator[BinaryIO]:
+    """Open a file with Pillow's own pixel limit and warnings off, and turn whatever a decoder raises into one sentence.
+
+    The limit and the warnings belong to the whole process, hence the lock.
+    """
+    path = existing_file(path)
+    with _PILLOW_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            with path.open("rb") as file:
+                yield file
+        except DeqirError:
+            raise
+        except UnidentifiedImageError as error:
+            raise ImageReadError(
+                f"{path} is not a readable PNG, JPEG, WebP, TIFF, GIF or BMP image; check the file, or {CONVERT}"
+            ) from error
+        except MemoryError as error:
+            raise ImageReadError(f"{path} does not fit into memory; make the image smaller") from error
+        except Exception as error:  # decoders raise nearly anything on damaged bytes
+            raise ImageReadError(
+                f"{path} is truncated or damaged ({one_line(error)}); copy or download it again"
+            ) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _images_inside(folder: Path, recursive: bool) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
+                yield Path(parent, name)
+
+
+def one_line(error: BaseException) -> str:
+    """What ``error`` says, on one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
