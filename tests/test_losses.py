@@ -17,6 +17,7 @@ from deqir.losses import (
     MeasurementConsistency,
     PaletteDistance,
     Perceptual,
+    Sharpness,
     TotalVariation,
 )
 
@@ -48,6 +49,7 @@ LOSSES = {
     "measurement": MeasurementConsistency(),
     "variation": TotalVariation(),
     "frequency": HighFrequencyEnergy(0.2),
+    "sharpness": Sharpness(photo(3, 1), 1.25),
     "gaussianity": Gaussianity(),
     "embedding": EmbeddingDistance(encode, torch.tensor([[0.3, 0.9]])),
     "custom": CustomLoss(lambda c: c.image.square().mean((1, 2, 3))),
@@ -169,3 +171,14 @@ def test_perceptual_distance_with_weights(monkeypatch):
     assert (value > 0).all()
     assert torch.autograd.grad(value.sum(), other)[0].any()
     assert loss(Candidate(guide, guide, guide, OPERATOR)).abs().max() < 1e-6
+
+
+def test_sharpness_wants_its_share_of_the_reference_and_nothing_else():
+    reference = photo(10, 1)
+    for ratio in (0.5, 1.0, 2.0):
+        wanted = 0.5 + ratio**0.5 * (reference - 0.5)
+        loss = Sharpness(reference, ratio)
+        assert loss(candidate(wanted)) < 1e-9
+        assert loss(candidate(0.5 + 1.3 * (wanted - 0.5))) > 0.2
+    with pytest.raises(OptionError, match="ratio"):
+        Sharpness(reference, 0)

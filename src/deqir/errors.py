@@ -33,6 +33,10 @@ class DownloadError(DeqirError):
     """A prior could not be fetched from the hub, or is not in its cache."""
 
 
+class RunReadError(DeqirError):
+    """A saved run, or the settings of one, could not be read."""
+
+
 class DeviceError(DeqirError):
     """The device asked for is not available, or out of memory."""
 

@@ -57,6 +57,16 @@ class WarmStart:
         return known if known is not None and tuple(known.shape[-2:]) == size else None
 
 
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """One finished restoration: what was asked, who restored it, what came out, and its record."""
+
+    problem: Problem
+    restorer: Restorer
+    result: Restoration
+    record: Record
+
+
 @dataclass(frozen=True)
 class RestoreJob:
     """How every file of a run is restored.
@@ -83,10 +93,11 @@ class RestoreJob:
         progress: Callable[[Progress], None] | None = None,
         frame: int = 0,
         warm: WarmStart | None = None,
+        keep: Callable[[Finished], None] | None = None,
     ) -> Record:
         """Restore a frame of ``file`` into the image file ``target`` and return its record. Raises DeqirError.
 
-        ``warm`` passes the trajectory on from one frame of a sequence to the next.
+        ``warm`` passes the trajectory on from one frame of a sequence to the next; ``keep`` sees all that came out.
         """
         refuse_existing(target, self.overwrite, file)
         problem = self.problem(file, frame)
@@ -103,6 +114,8 @@ class RestoreJob:
         write_image(target, result.image[0], self.bits, attachments=problem.attachments)
         if warm is not None:
             warm.trajectory = result.trajectory
+        if keep is not None:
+            keep(Finished(problem, restorer, result, record))
         return record
 
     def problem(self, file: Path, frame: int = 0) -> Problem:
@@ -147,6 +160,9 @@ class RestoreJob:
             "solver": result.stats.solver,
             "solver_reason": result.stats.reason,
             "tolerance": restorer.tolerance,
+            "max_sweeps": restorer.max_sweeps,
+            "window": restorer.window,
+            "simulate": self.simulate,
             "status": result.status[0].name.lower(),
             "sweeps": result.stats.sweeps[0],
             "nfe": result.stats.nfe[0],

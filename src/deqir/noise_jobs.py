@@ -23,7 +23,16 @@ from deqir.initialization import (
 )
 from deqir.inversion import Inversion, generate, interpolate, invert
 from deqir.jobs import Problem, Record, RestoreJob, finite_or_none, refuse_existing, refuse_huge, scores
-from deqir.losses import Distance, Gaussianity, HighFrequencyEnergy, Loss, PaletteDistance, Perceptual, TotalVariation
+from deqir.losses import (
+    Distance,
+    Gaussianity,
+    HighFrequencyEnergy,
+    Loss,
+    PaletteDistance,
+    Perceptual,
+    Sharpness,
+    TotalVariation,
+)
 from deqir.overlays import outlined, overlay
 from deqir.restoration import Restorer, resolve_device
 from deqir.sensitivity import Region, explain, uncertainty
@@ -33,6 +42,8 @@ from deqir.version import __version__
 MEAN = "mean"
 MEAN_BELOW = 0.2
 """Cycles per pixel up to which the mean of restorations guides: beyond, it is blurred."""
+SHARPNESS_WEIGHT = 3e-3
+"""Large beside a distance of 1e-4, so that the wanted sharpness is reached whatever the guide's distance."""
 FRAMES = 8
 CAPTION = 110
 """Pixels that the captions of a sheet take."""
@@ -56,6 +67,7 @@ class Aims:
     variation: float = 0.0
     high_frequencies: float = 0.0
     gaussianity: float = 0.0
+    sharpness: float | None = None
 
     def __post_init__(self) -> None:
         if self.guide is not None and self.guide_network is not None:
@@ -73,6 +85,8 @@ class Aims:
         if guide is not None:
             below = MEAN_BELOW if self.guide == MEAN and self.below is None else self.below
             terms.append((self.guide_weight, Distance(guide, below=below)))
+            if self.sharpness is not None:
+                terms.append((SHARPNESS_WEIGHT, Sharpness(guide, self.sharpness)))
             if self.perceptual:
                 terms.append((self.perceptual, Perceptual(guide)))
         if self.palette is not None:

@@ -76,7 +76,8 @@ class Progress:
 
     ``residual`` is the largest change of a restored image in grey levels, NaN for a serial chain; ``image``
     (B, C, H, W) in [0, 1] is the current last state; ``nfe`` the images handed to the network so far, at most of any
-    image of the batch.
+    image of the batch. A parallel solve also shows every state: ``states`` (S, B, C, H, W) in [-1, 1] and how far the
+    sweep moved them, ``residuals`` (S, B) in grey levels (0: kept, NaN: overflowed).
     """
 
     sweep: int
@@ -85,6 +86,8 @@ class Progress:
     residual: float
     image: Tensor
     nfe: int
+    states: Tensor | None = None
+    residuals: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -391,4 +394,5 @@ class _Watch:
             residual = float(report.residual.nan_to_num(0).max()) * GREY_LEVELS_PER_UNIT
             image = _to_unit(report.states[-1], self.grey)
             done, nfe = int(report.finished.min()), int(report.evaluations.max())
-            self.progress(Progress(report.sweep, done, self.total, residual, image, nfe))
+            every = report.residuals * GREY_LEVELS_PER_UNIT
+            self.progress(Progress(report.sweep, done, self.total, residual, image, nfe, report.states, every))

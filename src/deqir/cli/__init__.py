@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import sys
 
-from deqir.cli import convert, degrade, demo, explain, invert, optimize, priors, restore
+from deqir.cli import convert, degrade, demo, doctor, explain, invert, optimize, priors, report, restore, ui
 from deqir.cli.app import app
 from deqir.cli.console import FAILURE, USAGE, err
 from deqir.errors import DeqirError, OptionError
 
-__all__ = ["app", "convert", "degrade", "demo", "explain", "invert", "main", "optimize", "priors", "restore"]
+__all__ = [
+    "app",
+    "convert",
+    "degrade",
+    "demo",
+    "doctor",
+    "explain",
+    "invert",
+    "main",
+    "optimize",
+    "priors",
+    "report",
+    "restore",
+    "ui",
+]
 
 
 def main() -> None:

@@ -33,6 +33,9 @@ def optimize(
     below: Annotated[
         Optional[float], typer.Option(help="The guide counts up to this frequency alone, in cycles per pixel.")
     ] = None,
+    sharpness: Annotated[
+        Optional[float], typer.Option(help="Wanted sharpness as a share of the guide's; 1.25 undoes some of its blur.")
+    ] = None,
     guide_weight: Annotated[float, typer.Option(help="Weight of the guide.")] = 1.0,
     palette_weight: Annotated[float, typer.Option(help="Weight of the palette.")] = 1.0,
     perceptual: Annotated[float, typer.Option(help="Weight of the LPIPS distance to the guide.")] = 0.0,
@@ -62,6 +65,7 @@ def optimize(
         variation,
         high_frequencies,
         gaussianity,
+        sharpness,
     )
     options = {
         "iterations": iterations,

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from deqir.cli.app import app
-from deqir.cli.console import FAILURE, err, out, progress_line
+from deqir.cli.console import FAILURE, err
+from deqir.cli.manner import Manner
 from deqir.cli.options import (
+    AsJson,
     Blur,
     Boundary,
+    Config,
     Downsampling,
+    DryRun,
     Hidden,
     Mask,
     MaskSeed,
     NoiseOrAuto,
     Overwrite,
     PriorOptions,
+    Quiet,
     Ratio,
+    Report,
     Scale,
     TaskOption,
     Threshold,
@@ -111,7 +118,12 @@ def restore(
         bool, typer.Option("--sequence", help="The photos are frames in order: each starts from the one before.")
     ] = False,
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
+    with_report: Report = False,
     overwrite: Overwrite = False,
+    config: Config = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Restore photos: super-resolution, inpainting, colourisation, deblurring, denoising, compressed sensing."""
     settings = task_settings(locals())
@@ -136,7 +148,24 @@ def restore(
     given = {"seed": seed, "noise": noise_level(noise), "simulate": simulate, "overwrite": overwrite, "bits": depth}
     suffix = _suffix(image_format, depth)
     job = _make_job(prior, loading, settings, chain, given)
-    _run_restore(job, photos, out_dir, stats, suffix, sequence)
+    if with_report:
+        from deqir.report import check_drawing
+
+        check_drawing()
+    manner = Manner(with_report, dry_run, quiet, as_json)
+    run = _Run(out_dir, None if dry_run else stats, suffix, sequence, manner)
+    _run_restore(job, photos, run)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Where results and records go, and how their files are worked through."""
+
+    out_dir: Path
+    stats: Path | None
+    suffix: str
+    sequence: bool
+    manner: Manner
 
 
 def _suffix(image_format: str, depth: int) -> str:
@@ -171,23 +200,23 @@ def _make_job(
     return RestoreJob(loaded, settings, options, **given)
 
 
-def _run_restore(
-    job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None, suffix: str, sequence: bool
-) -> None:
+def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
     from deqir.items import in_order, items
     from deqir.jobs import WarmStart, make_folder, refuse_existing, write_records
 
+    stats, manner = run.stats, run.manner
     if stats is not None:
         refuse_existing(stats, job.overwrite)
         make_folder(stats.parent)
-    make_folder(out_dir)
+    if not manner.dry_run:
+        make_folder(run.out_dir)
     files, records = _expand(photos)
-    warm = WarmStart() if sequence else None
-    listed = items(in_order(files) if sequence else files, out_dir, suffix)
+    warm = WarmStart() if run.sequence else None
+    listed = items(in_order(files) if run.sequence else files, run.out_dir, run.suffix)
     total = len(listed) + len(records)
     try:
         for item in listed:
-            _restore_one(job, item, records, warm)
+            _restore_one(job, item, records, warm, run.manner)
     except KeyboardInterrupt:
         err.print(f"deqir: interrupted after {len(records)} of {total}; what is finished is kept")
         raise
@@ -195,8 +224,9 @@ def _run_restore(
         if stats is not None and records:
             write_records(stats, records)
     failures = sum("error" in record for record in records)
-    if total > 1:
-        err.print(f"{total - failures} of {total} restored, {failures} failed")
+    if total > 1 and manner.counts:
+        done = "could be restored" if manner.dry_run else "restored"
+        err.print(f"{total - failures} of {total} {done}, {failures} failed")
     if failures:
         raise typer.Exit(FAILURE)
 
@@ -220,13 +250,11 @@ def _failure(file: Path, sentence: str) -> Record:
     return {"file": str(file), "status": "failed", "error": sentence}
 
 
-def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmStart | None) -> None:
+def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmStart | None, manner: Manner) -> None:
     """Restore one item, add its record and say how it went; a failure becomes a record with its sentence."""
     file = item.file
     try:
-        with progress_line(file.name) as report:
-            records.append(job.run(file, item.target, report, item.frame, warm))
-        out.print(_summary(records[-1], item.target))
+        records.append(manner.restore(job, item, warm))
     except DeqirError as error:
         records.append(_failure(file, str(error)))
     except Exception as error:
@@ -235,24 +263,3 @@ def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmS
         cause = (str(error).splitlines() or [""])[0]
         sentence = f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
         records.append(_failure(file, sentence))
-
-
-def _summary(record: Record, target: Path) -> str:
-    line = (
-        f"{record['file']} -> {target}: {record['task']}, {record['solver']} ({record['solver_reason']}), "
-        f"{record['sweeps']} sweeps, {record['nfe']} network evaluations, {record['seconds']:.1f} s"
-    )
-    if record["noise_estimated"]:
-        line += f", noise estimated as {record['noise']:.4f}"
-    if record["status"] != "converged":
-        line += f", {record['status']}"
-    if "psnr" in record:
-        line += (
-            f", PSNR {_decibels(record['psnr'])} ({record['classical']} {_decibels(record['classical_psnr'])}), "
-            f"SSIM {record['ssim']:.4f} ({record['classical_ssim']:.4f})"
-        )
-    return line
-
-
-def _decibels(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.2f} dB"

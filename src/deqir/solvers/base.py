@@ -35,13 +35,15 @@ class SweepReport:
     """What the loop tells a progress callback after one sweep.
 
     ``finished`` (B,) counts the final states of each image, ``residual`` (B,) is the root mean square change of the
-    last state (of the window, where there is one), ``states`` (S, B, ...) is the current iterate, ``evaluations`` (B,)
-    the states handed to the network so far.
+    last state (of the window, where there is one), ``residuals`` (S, B) that of every state: 0 where F kept it, NaN
+    where F(X) overflowed. ``states`` (S, B, ...) is the current iterate, ``evaluations`` (B,) the states handed to the
+    network so far.
     """
 
     sweep: int
     finished: Tensor
     residual: Tensor
+    residuals: Tensor
     states: Tensor
     evaluations: Tensor
 
@@ -163,6 +165,7 @@ class _Loop:
         self.sweeps, self.evaluations = torch.zeros_like(self.prefix), torch.zeros_like(self.prefix)
         self.sweep = 0
         self.errors = torch.full_like(self.prefix, torch.inf, dtype=torch.float64)
+        self.norms = torch.zeros(start.shape[:2], dtype=torch.float64, device=start.device)
         self.residuals: list[Tensor] = []
         self.lasts: list[Tensor] = []
         self.finished: list[Tensor] = []
@@ -220,6 +223,7 @@ class _Loop:
         exact_is_finite = self._at_prefix(self.finite)
         moved = (images - self.states).flatten(2)
         norms = torch.linalg.vector_norm(moved, dim=2, dtype=torch.float64) / moved.shape[2] ** 0.5
+        self.norms = torch.where(self.finite, norms, torch.nan)
         within = (norms <= self.tolerances) & self.finite & (self.index < stop)
         self.failed |= active & ~exact_is_finite
         self.prefix = torch.where(self.failed, self.length, self._extended(within, active))
@@ -254,8 +258,8 @@ class _Loop:
         return torch.where(active, torch.maximum(run, self.prefix + 1), self.prefix)
 
     def report(self) -> SweepReport:
-        finished, evaluations = self.prefix.cpu(), self.evaluations.cpu()
-        return SweepReport(self.sweep, finished, self.residuals[-1].cpu(), self.states, evaluations)
+        residual, residuals = self.residuals[-1].cpu(), self.norms.cpu()
+        return SweepReport(self.sweep, self.prefix.cpu(), residual, residuals, self.states, self.evaluations.cpu())
 
     def solution(self) -> Solution:
         unfinished = self.prefix < self.length
