@@ -5,7 +5,7 @@
     python benchmarks/initial_noise.py --out benchmarks/results --report    # tables from what is there
 
 guide: super-resolution x4, x_0 optimised toward the mean of eight other seeds' restorations, up to 0.2 cycles per
-pixel, and toward 1.25 times its sharpness. ``energy`` is the mean
+pixel, and toward 1.5 times its sharpness. ``energy`` is the mean
 squared gradient of an image as a share of the truth's: below 1 is blurred. steer: colourisation toward the palette of
 another photograph; ``palette`` is the distance of the colours to it (losses.PaletteDistance, times 1000), ``A x - y``
 the root mean square by which the grey picture changed, in grey levels. invert: the noise that reproduces the
@@ -62,7 +62,7 @@ def guided(truth: Tensor, args: argparse.Namespace, photo: str) -> tuple[dict, l
     y = operator.forward(truth)
     plain = restorer.restore(y).image
     guide = mean_guide(restorer, y)
-    aims = [(1.0, Distance(guide, below=0.2)), (3e-3, Sharpness(guide, 1.25))]
+    aims = [(1.0, Distance(guide, below=0.2)), (3e-3, Sharpness(guide, 1.5))]
     search = NoiseOptimizer(restorer, aims, iterations=args.iterations)
     found = search.run(y)
     images = {"plain": plain, "guide": guide, "optimised": found.image}
