@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deqir.consistency import describe_rule
-from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
+from deqir.errors import ImageReadError, NonFiniteError, OptionError, OutputError
 from deqir.images import MAX_PIXELS, Attachments, atomic_write, read_image, read_photo, write_image
 from deqir.metrics import psnr, ssim
 from deqir.noise import generator
@@ -108,7 +108,10 @@ class RestoreJob:
         restorer = Restorer(self.prior, operator, noise=problem.noise, **options)
         result = restorer.restore(problem.y, seed=self.seed, progress=progress, start=start)
         if result.status[0] is Status.NON_FINITE:
-            raise DeqirError(f"{file}: {result.status[0].value}")
+            raise NonFiniteError(
+                f"{file}: the chain gave NaN or infinite values at timestep {result.failed_at[0]}; "
+                "check the prior, the dtype and the observation"
+            )
         record = self._record(file, problem, restorer, result)
         record |= {"frame": frame, "warm_start": start is not None and result.stats.solver != "serial"}
         write_image(target, result.image[0], self.bits, attachments=problem.attachments)
