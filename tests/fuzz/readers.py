@@ -30,9 +30,14 @@ SIZE = (6, 7)
 
 def photo(path: Path) -> None:
     """A photo, all its frames and its metadata."""
-    for frame in range(min(3, frame_count(path))):
+    for frame in range(min(3, frame_count(path, MAX_PIXELS))):
         read_photo(path, frame, MAX_PIXELS)
     read_metadata(path)
+
+
+def kernel(path: Path) -> None:
+    """A blur kernel from its picture."""
+    kernel_from_image(read_image(path, MAX_PIXELS))
 
 
 def observation(path: Path) -> None:
@@ -64,7 +69,7 @@ READERS = {
     "image": Reader(photo, ("grey.png", "deep.png", "colour.jpg", "colour.webp", "colour.tif", "deep.tif", "pages.tif",
                             "film.gif", "film.png", "plain.bmp", "palette.png", "cmyk.jpg")),
     "mask": Reader(lambda path: read_mask(path, SIZE), ("grey.png", "plain.bmp", "palette.png")),
-    "kernel": Reader(lambda path: kernel_from_image(read_image(path, MAX_PIXELS)), ("grey.png", "deep.png", "deep.tif")),
+    "kernel": Reader(kernel, ("grey.png", "deep.png", "deep.tif")),
     "observation": Reader(observation, ("y.png", "y.safetensors", "cs.safetensors")),
     "settings": Reader(settings, ("scheduler.json", "task.json")),
     "checkpoint": Reader(checkpoint, ("zip.pt", "legacy.pt", "plain.safetensors")),
