@@ -25,6 +25,10 @@ class ImageReadError(DeqirError):
     """A file could not be read as an image."""
 
 
+class RecordReadError(DeqirError):
+    """A file of records of restorations could not be read."""
+
+
 class OutputError(DeqirError):
     """A result could not be written."""
 

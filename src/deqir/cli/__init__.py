@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from deqir.cli import convert, degrade, demo, doctor, explain, invert, optimize, priors, report, restore, ui
+from deqir.cli import convert, degrade, demo, doctor, explain, invert, optimize, priors, report, restore, ui, verify
 from deqir.cli.app import app
 from deqir.cli.console import FAILURE, USAGE, err
 from deqir.cli.termination import terminated_as_interrupt
@@ -24,6 +24,7 @@ __all__ = [
     "report",
     "restore",
     "ui",
+    "verify",
 ]
 
 
