@@ -225,8 +225,8 @@ def test_max_batch_given_is_the_limit_in_the_statistics():
 def test_one_image_that_does_not_fit_is_said():
     cramped = Cramped(room=0)
     with pytest.raises(DeviceError, match="ran out of memory, and smaller batches do not help"):
-        Restorer(cramped, OPERATORS["sr"], steps=3, solver="picard").restore(torch.zeros(2, 3, 4, 4))
-    assert cramped.calls == [6, 3, 1]
+        Restorer(cramped, OPERATORS["sr"], steps=3, solver="serial").restore(torch.zeros(2, 3, 4, 4))
+    assert cramped.calls == [2, 1]
 
 
 def test_public_names_resolve():

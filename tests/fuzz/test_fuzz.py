@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 from readers import READERS, SIZE, attempt, mutate, write_corpus
 
-from deqir.errors import ImageReadError, UnsupportedCheckpointError
+from deqir.errors import DeqirError, ImageReadError, UnsupportedCheckpointError
 from deqir.images import read_image, read_photo
 from deqir.images.png import with_chunk
 from deqir.observations import read_observation
 from deqir.priors.checkpoint_file import read_checkpoint
+from deqir.priors.diffusers_folder import read_json
+from deqir.priors.scheduler_config import VARIANCE_EXPLODING, read_exploding_schedule, read_schedule
 
 INPUTS = 400
 
@@ -111,6 +113,25 @@ def test_a_safetensors_header_that_claims_terabytes(tmp_path):
         read_observation(path)
     with pytest.raises(UnsupportedCheckpointError, match="cannot be read safely"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("kind", ["DDPMScheduler", VARIANCE_EXPLODING])
+@pytest.mark.parametrize("length", ["NaN", "1e400", "5050505050505050", "100001", "null", "[3]", '"many"', "-1"])
+def test_a_schedule_of_absurd_length_is_refused(tmp_path, kind, length):
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(f'{{"_class_name": "{kind}", "beta_schedule": "linear", "num_train_timesteps": {length}}}')
+    read = read_schedule if kind == "DDPMScheduler" else read_exploding_schedule
+    with pytest.raises(DeqirError) as caught:
+        read(read_json(path), path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sigmas", ['"sigma_min": 0', '"sigma_max": "x"', '"sigma_min": null'])
+def test_noise_levels_that_are_none_are_refused(tmp_path, sigmas):
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(f'{{"_class_name": "{VARIANCE_EXPLODING}", {sigmas}}}')
+    with pytest.raises(UnsupportedCheckpointError, match="a number that does not fit"):
+        read_exploding_schedule(read_json(path), path)
 
 
 class Code:
