@@ -90,8 +90,8 @@ def _sound_numbers(file: Path) -> Iterator[None]:
 
 def _length(config: dict[str, Any], default: int) -> int:
     length = int(config.get("num_train_timesteps", default))
-    if length > MOST_TIMESTEPS:
-        raise ValueError(f"num_train_timesteps is {length}, more than {MOST_TIMESTEPS}")
+    if not 1 <= length <= MOST_TIMESTEPS:
+        raise ValueError(f"num_train_timesteps is {length}, not within 1 to {MOST_TIMESTEPS}")
     return length
 
 
