@@ -36,9 +36,9 @@ class Statistics:
     """What a restoration cost. ``sweeps`` and ``nfe`` have one entry an image.
 
     ``sweeps`` counts network calls that had to wait for each other (a serial chain: all), ``nfe`` the states handed to
-    the network by the solve itself, ``seconds`` the wall-clock time of the whole batch. ``max_batch`` is the limit on the images in one
-    network call at the end, after it was halved ``halvings`` times for lack of memory; where the network saw tiles of
-    ``tile`` pixels (else None), both count tiles.
+    the network by the solve itself, ``seconds`` the wall-clock time of the whole batch. ``max_batch`` is the limit on
+    the images in one network call at the end, after it was halved ``halvings`` times for lack of memory; where the
+    network saw tiles of ``tile`` pixels (else None), both count tiles.
     """
 
     solver: str
