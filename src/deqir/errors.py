@@ -17,8 +17,16 @@ class NonFiniteError(DeqirError, ValueError):
     """A tensor holds NaN or infinite values."""
 
 
+class NondeterminismError(DeqirError):
+    """A prior answers differently when it is asked the same twice, so that its chain has no fixed point."""
+
+
 class ImageReadError(DeqirError):
     """A file could not be read as an image."""
+
+
+class RecordReadError(DeqirError):
+    """A file of records of restorations could not be read."""
 
 
 class OutputError(DeqirError):

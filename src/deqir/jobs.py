@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deqir.consistency import describe_rule
-from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
+from deqir.errors import ImageReadError, NonFiniteError, OptionError, OutputError
 from deqir.images import MAX_PIXELS, Attachments, atomic_write, read_image, read_photo, write_image
 from deqir.metrics import psnr, ssim
 from deqir.noise import generator
@@ -72,7 +73,8 @@ class RestoreJob:
     """How every file of a run is restored.
 
     ``task_settings`` holds the task settings that were asked for (``name`` among them, unless files bring it with
-    them); ``options`` the arguments of ``Restorer``; ``noise`` the noise level in units of 0..1 (None: what the
+    them); ``origin`` the arguments with which ``load_prior`` made the prior (None: not known, and the records cannot be
+    repeated); ``options`` the arguments of ``Restorer``; ``noise`` the noise level in units of 0..1 (None: what the
     file says, else 0; ``"auto"``: estimated). With ``simulate`` a file is the truth: it is degraded first. Results have
     ``bits`` per channel, 8 or 16.
     """
@@ -85,6 +87,15 @@ class RestoreJob:
     simulate: bool = False
     overwrite: bool = False
     bits: int = 8
+    origin: Mapping[str, Any] | None = None
+
+    def settings(self) -> Record | None:
+        """What makes this job again, as JSON can hold it; None where the origin of the prior is not known."""
+        if self.origin is None:
+            return None
+        chosen = ("seed", "noise", "simulate", "bits")
+        mappings = {name: dict(getattr(self, name)) for name in ("origin", "task_settings", "options")}
+        return {**mappings, **{name: getattr(self, name) for name in chosen}}
 
     def run(
         self,
@@ -108,10 +119,15 @@ class RestoreJob:
         restorer = Restorer(self.prior, operator, noise=problem.noise, **options)
         result = restorer.restore(problem.y, seed=self.seed, progress=progress, start=start)
         if result.status[0] is Status.NON_FINITE:
-            raise DeqirError(f"{file}: {result.status[0].value}")
+            raise NonFiniteError(
+                f"{file}: the chain gave NaN or infinite values at timestep {result.failed_at[0]}; "
+                "check the prior, the dtype and the observation"
+            )
         record = self._record(file, problem, restorer, result)
         record |= {"frame": frame, "warm_start": start is not None and result.stats.solver != "serial"}
+        record |= {"job": self.settings(), "file_sha256": file_hash(file), "out": str(target)}
         write_image(target, result.image[0], self.bits, attachments=problem.attachments)
+        record["out_sha256"] = file_hash(target)
         if warm is not None:
             warm.trajectory = result.trajectory
         if keep is not None:
@@ -217,6 +233,14 @@ def degrade(file: Path, target: Path, task: Task, noise: float = 0.0, seed: int 
     metadata = {"task": task.settings(), "image_shape": list(shape), "noise": noise}
     write_observation(target, Observation(value, metadata))
     return {"file": str(file), "out": str(target), "task": task.settings(), "shape": list(value.shape)}
+
+
+def file_hash(file: Path) -> str:
+    """The SHA-256 of the bytes of ``file``. Raises ImageReadError where it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ImageReadError(f"{file} cannot be read ({error.strerror}); check the path") from None
 
 
 def noisy(y: Tensor, noise: float, seed: int) -> Tensor:

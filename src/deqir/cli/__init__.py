@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from deqir.cli import convert, degrade, demo, doctor, explain, invert, optimize, priors, report, restore, ui
+from deqir.cli import convert, degrade, demo, doctor, explain, invert, optimize, priors, report, restore, ui, verify
 from deqir.cli.app import app
 from deqir.cli.console import FAILURE, USAGE, err
+from deqir.cli.termination import terminated_as_interrupt
 from deqir.errors import DeqirError, OptionError
 
 __all__ = [
@@ -23,13 +24,15 @@ __all__ = [
     "report",
     "restore",
     "ui",
+    "verify",
 ]
 
 
 def main() -> None:
     """Run the command line; every error deqir raises on purpose is one sentence on standard error."""
     try:
-        app()
+        with terminated_as_interrupt():
+            app()
     except OptionError as error:
         err.print(f"deqir: {error}")
         sys.exit(USAGE)

@@ -197,7 +197,7 @@ def _make_job(
     resolve_device(options["device"])
     loaded = load_prior(prior, **loading)
     Restorer(loaded, operators.Denoising(), **options)
-    return RestoreJob(loaded, settings, options, **given)
+    return RestoreJob(loaded, settings, options, origin={"source": prior, **loading}, **given)
 
 
 def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:

@@ -91,6 +91,10 @@ def opened(path: StrPath) -> Iterator[BinaryIO]:
                 yield file
         except DeqirError:
             raise
+        except Image.DecompressionBombError as error:
+            raise ImageReadError(
+                f"{path} has a frame of more pixels than are allowed; make it smaller, or raise max_pixels"
+            ) from error
         except UnidentifiedImageError as error:
             raise ImageReadError(
                 f"{path} is not a readable PNG, JPEG, WebP, TIFF, GIF or BMP image; check the file, or {CONVERT}"
@@ -103,6 +107,11 @@ def opened(path: StrPath) -> Iterator[BinaryIO]:
             ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def limit_frames(max_pixels: int) -> None:
+    """Let Pillow refuse frames of more pixels, which a GIF can have behind a small first one; inside ``opened``."""
+    Image.MAX_IMAGE_PIXELS = max(1, max_pixels // 2)  # it refuses what is beyond twice that
 
 
 def _images_inside(folder: Path, recursive: bool) -> Iterator[Path]:
