@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from deqir.images import read_image, write_image
     from deqir.metrics import psnr, ssim
     from deqir.priors import Denoiser, load_prior
-    from deqir.restoration import Restoration, Restorer
+    from deqir.restoration import Restorer
+    from deqir.results import Restoration
     from deqir.schedule import NoiseSchedule
     from deqir.tiling import TiledDenoiser
 
@@ -27,7 +28,7 @@ _HOMES = {
     "ImplicitAdjoint": "adjoints",
     "NoiseSchedule": "schedule",
     "PhantomGradient": "adjoints",
-    "Restoration": "restoration",
+    "Restoration": "results",
     "Restorer": "restoration",
     "TiledDenoiser": "tiling",
     "UnrolledAdjoint": "adjoints",

@@ -14,7 +14,8 @@ from deqir.differentiation import differentiable
 from deqir.errors import NonFiniteError, OptionError
 from deqir.losses import Candidate, Loss
 from deqir.optimizers import OPTIMIZERS, Optimizer, OptimizerName
-from deqir.restoration import Restoration, Restorer
+from deqir.restoration import Restorer
+from deqir.results import Restoration
 
 Variables = Literal["initial", "all"]
 Stopped = Literal["iterations", "patience", "diverged", "interrupted"]

@@ -22,7 +22,8 @@ from deqir.noise_estimation import estimate_noise
 from deqir.observations import Observation, read_observation, write_observation
 from deqir.operators import Inpainting
 from deqir.priors import Denoiser
-from deqir.restoration import Progress, Restoration, Restorer, resolve_device
+from deqir.restoration import Restorer, resolve_device
+from deqir.results import Progress, Restoration
 from deqir.solvers import Status
 from deqir.tasks import Task
 from deqir.version import __version__

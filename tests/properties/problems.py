@@ -12,7 +12,8 @@ from torch import Tensor
 from conftest import SmoothDenoiser
 from deqir import operators
 from deqir.operators import LinearOperator
-from deqir.restoration import Restoration, Restorer
+from deqir.restoration import Restorer
+from deqir.results import Restoration
 from deqir.solvers import Anderson, FixedPointSolver, Picard, TriangularAnderson
 
 Shape = tuple[int, int, int]

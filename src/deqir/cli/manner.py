@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from deqir.items import Item
     from deqir.jobs import Finished, Record, RestoreJob, WarmStart
-    from deqir.restoration import Progress
+    from deqir.results import Progress
 
 
 @dataclass(frozen=True)

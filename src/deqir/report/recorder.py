@@ -10,7 +10,8 @@ from torch.nn.functional import interpolate
 
 from deqir.jobs import Finished
 from deqir.report.run import RunRecord
-from deqir.restoration import DTYPES, Progress, Restorer, resolve_device
+from deqir.restoration import DTYPES, Restorer, resolve_device
+from deqir.results import Progress
 
 PICTURE_SIDE, THUMBNAIL_SIDE = 768, 128
 STATES_SHOWN = 8

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from deqir.report import Recorder, RunRecord
 from deqir.report.figures import convergence_picture, image_picture
-from deqir.restoration import Progress
+from deqir.results import Progress
 from deqir.solvers import Status
 
 TITLE = "deqir"

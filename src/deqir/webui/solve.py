@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from deqir.restoration import Progress
+from deqir.results import Progress
 
 Watch = Callable[[Progress], None]
 

@@ -21,7 +21,7 @@ from deqir.images import atomic_write, write_image
 from deqir.jobs import Finished, RestoreJob
 from deqir.priors import Denoiser, load_prior
 from deqir.report import Recorder, RunRecord, write_report
-from deqir.restoration import Progress
+from deqir.results import Progress
 from deqir.webui.photos import read_photo, reduced, stage
 from deqir.webui.sessions import Sessions
 from deqir.webui.settings import Limits, Settings
