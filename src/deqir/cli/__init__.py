@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from deqir.cli import benchmark, convert, degrade, demo, priors, restore
+from deqir.cli import benchmark, convert, degrade, demo, doctor, priors, restore
 from deqir.cli.app import app
 from deqir.cli.console import FAILURE, USAGE, err
 from deqir.errors import DeqirError, OptionError
 
-__all__ = ["app", "benchmark", "convert", "degrade", "demo", "main", "priors", "restore"]
+__all__ = ["app", "benchmark", "convert", "degrade", "demo", "doctor", "main", "priors", "restore"]
 
 
 def main() -> None:

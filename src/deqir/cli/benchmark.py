@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from deqir.benchmark import Benchmark, Dataset, Outcome, Preset
 
 
-@app.command(
-    epilog="Example:  deqir benchmark --data photos/ --task sr:scale=4 --method serial,classical --out benchmark/"
-)
+@app.command(epilog="Example:  deqir benchmark --data photos/ --task sr --method serial,classical")
 def benchmark(
     data: Annotated[Path, typer.Option("--data", help="Folder of images, the truths; subfolders are looked into.")],
     out_dir: Annotated[
