@@ -144,6 +144,25 @@ def test_a_bad_file_is_named_and_the_rest_finish(data, plan, tmp_path):
     assert Benchmark(plan, Dataset(data), tmp_path / "out").run().fresh == 10
 
 
+def test_an_unforeseen_failure_is_named_and_the_rest_finish(data, plan, tmp_path, monkeypatch):
+    of_image = Scores.of_image
+
+    def broken(self, image, truth):
+        if torch.equal(truth[0], read_image(data / "b.png")):
+            raise RuntimeError("a kernel died\nof something")
+        return of_image(self, image, truth)
+
+    monkeypatch.delenv("DEQIR_DEBUG", raising=False)
+    monkeypatch.setattr(Scores, "of_image", broken)
+    outcome = Benchmark(plan, Dataset(data), tmp_path / "out").run()
+    assert len(outcome.failures) == len(outcome.records) == 10
+    assert all("b.png" in failure and "a kernel died; please report" in failure for failure in outcome.failures)
+    assert all(list(records) == ["a.png", "more/c.png"] for records in outcome.records.values())
+    monkeypatch.setenv("DEQIR_DEBUG", "1")
+    with pytest.raises(RuntimeError, match="a kernel died"):
+        Benchmark(plan, Dataset(data), tmp_path / "out").run()
+
+
 def test_the_table_has_the_means_and_standard_errors_of_the_runs(deqir, data, prior_folder, tmp_path):
     out = tmp_path / "out"
     code, printed, err = deqir(
@@ -283,6 +302,9 @@ def test_images_by_list_every_and_limit(data, tmp_path):
     assert Dataset(data, limit=1).names() == ["a.png"]
     with pytest.raises(ImageReadError, match="empty"):
         Dataset(data, ()).names()
+    for name in ("../a.png", str(data / "a.png")):
+        with pytest.raises(OptionError, match="inside the data folder"):
+            Dataset(data, (name,))
     with pytest.raises(ImageReadError, match="not a folder"):
         Dataset(data / "none").names()
 

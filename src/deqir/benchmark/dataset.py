@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 import numpy as np
@@ -49,7 +49,8 @@ class Dataset:
     """Image files below ``folder``, named by their path inside it.
 
     ``files``: those meant, in their order (None: all of the folder and its subfolders, sorted). Of these every
-    ``every``-th from the first on is taken, ``limit`` of them at most.
+    ``every``-th from the first on is taken, ``limit`` of them at most. Raises OptionError for a name that leads out
+    of the folder, and for numbers below 1.
     """
 
     folder: Path
@@ -62,6 +63,10 @@ class Dataset:
             raise OptionError(f"every is {self.every}; choose 1 for all images, 10 for every tenth")
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"limit is {self.limit}; choose at least 1 image")
+        for name in self.files or ():
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise OptionError(f"the list names {name!r}; give names of files inside the data folder")
 
     def names(self) -> list[str]:
         """The names of the images. Raises ImageReadError where there is none."""

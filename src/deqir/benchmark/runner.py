@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -101,8 +105,8 @@ class Benchmark:
         """Run the cases of one image and one prior; the sentences of those that failed."""
         try:
             truth = self.dataset.truth(name, self.plan.preparation)
-        except DeqirError as error:
-            return [str(error)]
+        except Exception as error:
+            return [_sentence(name, error)]
         failures = []
         for case in cases:
             title = f"{name}, {case.setup}"
@@ -111,8 +115,8 @@ class Benchmark:
                     record = self.run_case(case, truth, prior, report)
                 self.journal.add(case.key, record)
                 say(f"{title}: {_figure(record['psnr'])} dB, {record['sweeps']} sweeps, {record['seconds']} s")
-            except DeqirError as error:
-                failures.append(f"{title}: {error}")
+            except Exception as error:
+                failures.append(_sentence(title, error))
         return failures
 
     def run_case(self, case: Case, truth: Tensor, prior: Denoiser | None, progress: Report | None = None) -> Record:
@@ -155,7 +159,7 @@ class Benchmark:
 
     def image_path(self, case: Case) -> Path:
         """Where the restored image of ``case`` is kept."""
-        return self.out / "images" / folder_name(case.setup) / f"{case.image.replace('/', '_')}.png"
+        return self.out / "images" / folder_name(case.setup) / f"{case.image}.png"
 
     def distributions(self, outcome: Outcome) -> dict[Setup, dict[str, float]]:
         """FID and KID of every setup whose images are kept, complete and at least two; none without Inception."""
@@ -173,9 +177,6 @@ class Benchmark:
 
 def folder_name(setup: Setup) -> str:
     """A folder name that tells the setup and is its own: words, then a digest of all its settings."""
-    import hashlib
-    import json
-
     digest = hashlib.sha256(json.dumps(setup.settings(), sort_keys=True).encode()).hexdigest()[:8]
     words = f"{setup.degradation.task.name}-{setup.method}".replace(":", "-").replace("+", "plus")
     return f"{words}-{digest}"
@@ -183,12 +184,20 @@ def folder_name(setup: Setup) -> str:
 
 def _timed(restore: Callable[[], Tensor]) -> tuple[Tensor, Record]:
     """What a classical method makes, and its cost: no network is called."""
-    import time
-
     started = time.perf_counter()
     image = restore()
     seconds = round(time.perf_counter() - started, 4)
     return image, {"status": "converged", "sweeps": 0, "nfe": 0, "seconds": seconds, "device": "cpu"}
+
+
+def _sentence(title: str, error: Exception) -> str:
+    """What went wrong with ``title``; an error that deqir did not foresee is raised where DEQIR_DEBUG is set."""
+    if isinstance(error, DeqirError):
+        return f"{title}: {error}"
+    if os.environ.get("DEQIR_DEBUG"):
+        raise error
+    cause = (str(error).splitlines() or [""])[0]
+    return f"{title}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
 
 
 def _figure(value: float | None) -> str:

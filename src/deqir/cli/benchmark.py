@@ -79,7 +79,11 @@ def benchmark(
         plan, _dataset(data, image_list, limit, chosen), out_dir, Scores.available(), device, dtype,
         prior_options(options), images,
     )  # fmt: skip
-    outcome = run.run(_say, progress_line)
+    try:
+        outcome = run.run(_say, progress_line)
+    except KeyboardInterrupt:
+        err.print("deqir: interrupted; the same command goes on where it was")
+        raise
     _write(run, outcome)
     if outcome.failures:
         raise typer.Exit(FAILURE)
