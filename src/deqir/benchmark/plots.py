@@ -32,6 +32,7 @@ def draw_pareto(path: Path, rows: Sequence[Row]) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator
     except ImportError:
         raise MissingExtraError("plots need matplotlib; pip install 'deqir[benchmark]'") from None
     drawable = [row for row in rows if "psnr" in row.means and isfinite(row.means["psnr"].value)]
@@ -46,7 +47,8 @@ def draw_pareto(path: Path, rows: Sequence[Row]) -> None:
         for axis, (cost, label) in zip(line, COSTS.items(), strict=True):
             _draw(axis, inside, cost)
             axis.set(title=task, xlabel=label, xscale="log")
-            axis.xaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
+            axis.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
+            axis.xaxis.set_minor_formatter("")
         line[0].set_ylabel("PSNR (dB)")
         line[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     data = BytesIO()
