@@ -1,4 +1,4 @@
-"""The command line for scripts: saved settings, dry runs, quiet and JSON output, and the doctor."""
+"""The command line for scripts: saved settings, dry runs, quiet and JSON output."""
 
 import json
 import sys
@@ -6,9 +6,7 @@ import sys
 import pytest
 import torch
 
-from deqir import doctor
 from deqir.cli import main
-from deqir.errors import UnsupportedCheckpointError
 from deqir.images import read_image
 
 
@@ -139,26 +137,3 @@ def test_json_is_one_record_a_line(deqir, photo, tmp_path):
     code, out, err = deqir("restore", photo, photo, *arguments)
     assert code == 0 and err == ""
     assert [json.loads(line)["status"] for line in out.splitlines()] == ["converged", "converged"]
-
-
-def test_the_doctor_knows_the_installation(deqir):
-    code, out, _ = deqir("doctor", "--json")
-    found = json.loads(out)
-    assert code == 0 and found["problems"] == [] and found["prior"] == "ok"
-    assert torch.__version__.startswith(found["packages"]["torch"])
-    assert found["devices"][0]["device"] == "cpu" and found["threads"] == torch.get_num_threads()
-    code, out, _ = deqir("doctor")
-    assert code == 0 and "prior     built in: ok" in out
-
-
-def test_the_doctor_names_what_is_missing(deqir, monkeypatch):
-    def broken():
-        raise UnsupportedCheckpointError("the weights are gone; install deqir again")
-
-    asked = ['gone-package>=6; extra == "ui"', 'numpy>=1; extra == "report"', "torch", "pytest; extra == 'test'"]
-    monkeypatch.setattr("deqir.priors.load_prior", broken)
-    monkeypatch.setattr(doctor, "requires", lambda name: asked)
-    code, out, _ = deqir("doctor")
-    assert code == 1 and "built in: the weights are gone" in out
-    assert "ui: lacks gone-package; pip install 'deqir[ui]'" in out and "report: installed" in out
-    assert doctor.examine()["extras"] == {"report": [], "ui": ["gone-package"]}

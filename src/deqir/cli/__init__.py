@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from deqir.cli import convert, degrade, demo, doctor, explain, invert, optimize, priors, report, restore, ui, verify
+from deqir.cli import (
+    benchmark,
+    convert,
+    degrade,
+    demo,
+    doctor,
+    explain,
+    invert,
+    optimize,
+    priors,
+    report,
+    restore,
+    ui,
+    verify,
+)
 from deqir.cli.app import app
 from deqir.cli.console import FAILURE, USAGE, err
 from deqir.cli.termination import terminated_as_interrupt
@@ -12,6 +26,7 @@ from deqir.errors import DeqirError, OptionError
 
 __all__ = [
     "app",
+    "benchmark",
     "convert",
     "degrade",
     "demo",

@@ -1,4 +1,4 @@
-"""``deqir doctor``: what is installed, and whether it works."""
+"""``deqir doctor``: what deqir runs on."""
 
 from __future__ import annotations
 
@@ -8,39 +8,42 @@ from typing import Annotated, Any
 import typer
 
 from deqir.cli.app import app
-from deqir.cli.console import FAILURE, out
+from deqir.cli.console import FAILURE, err, out
 
 
 @app.command(epilog="Example:  deqir doctor")
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show versions, devices, memory, extras, the cache and the built-in prior; end with 1 where something is wrong."""
-    from deqir.doctor import examine
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a program or a report.")] = False,
+) -> None:
+    """Show versions, devices, memory, optional packages and cache folders: what a bug report needs."""
+    from deqir.doctor import examine, problems
 
-    found = examine()
-    out.print(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
-    if found["problems"]:
+    findings = examine()
+    if as_json:
+        out.print(json.dumps(findings, indent=2))
+    else:
+        for line in _lines(findings):
+            out.print(line)
+    found = problems(findings)
+    for problem in found:
+        err.print(f"deqir: {problem}")
+    if found:
         raise typer.Exit(FAILURE)
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    packages = ", ".join(f"{name} {version or 'missing'}" for name, version in found["packages"].items())
-    memory = f"{found['memory_gb']} GB" if found["memory_gb"] else "unknown"
-    rows = [
-        ("deqir", f"{found['deqir']}, Python {found['python']}, {found['platform']}"),
-        ("packages", packages),
-        ("memory", f"{memory}, {found['threads']} threads"),
-        *(("device", _device(device)) for device in found["devices"]),
-        *(("extra", _extra(name, missing)) for name, missing in found["extras"].items()),
-        ("cache", f"{found['cache']['folder']}, {found['cache']['megabytes']} MB"),
-        ("prior", f"built in: {found['prior']}"),
-    ]
-    return [f"{name:10}{text}" for name, text in rows]
-
-
-def _device(device: dict[str, Any]) -> str:
-    text = f"{device['device']}: {device['name']}"
-    return text + (f", {device['free_gb']} of {device['total_gb']} GB free" if "total_gb" in device else "")
-
-
-def _extra(name: str, missing: list[str]) -> str:
-    return f"{name}: lacks {', '.join(missing)}; pip install 'deqir[{name}]'" if missing else f"{name}: installed"
+def _lines(findings: dict[str, Any]) -> list[str]:
+    memory = findings["memory"]
+    lines = [f"deqir {findings['deqir']}, Python {findings['python']}, {findings['platform']}"]
+    lines.append("packages: " + ", ".join(f"{name} {state}" for name, state in findings["packages"].items()))
+    for device in findings["devices"]:
+        details = [f"{value} GB {key}" if key in ("free", "total") else str(value) for key, value in device.items()]
+        if "threads" in device:
+            details[-1] += " threads"
+        lines.append("device: " + ", ".join(details))
+    lines.append(f"memory: {memory['available']} of {memory['total']} GB free")
+    for name, packages in findings["extras"].items():
+        missing = [package for package, state in packages.items() if state == "missing"]
+        lines.append(f"extra {name}: " + (f"missing {', '.join(missing)}" if missing else "installed"))
+    for name, cache in findings["caches"].items():
+        lines.append(f"{name}: {cache['folder']} ({', '.join(cache['holds']) or 'none'})")
+    return lines

@@ -12,7 +12,7 @@ from deqir.cli.console import out
 from deqir.cli.shared import CHAIN_OPTIONS, TASK_OPTIONS, restore_job, with_options
 
 
-@app.command(epilog="Example:  deqir explain small.jpg --task sr --region 40,30,16,16 --out why/")
+@app.command(epilog="Example:  deqir explain small.jpg --task sr --region 0,0,8,8 --out why/")
 @with_options(TASK_OPTIONS, CHAIN_OPTIONS)
 def explain(
     photo: Annotated[Path, typer.Argument(help="The photo or observation.")],

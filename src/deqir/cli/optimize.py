@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-@app.command(epilog="Example:  deqir optimize small.jpg --task sr --guide mean --iterations 4 --out results/")
+@app.command(epilog="Example:  deqir optimize small.jpg --task sr --guide mean -o results/")
 @with_options(TASK_OPTIONS, CHAIN_OPTIONS)
 def optimize(
     photo: Annotated[Path, typer.Argument(help="The photo or observation.")],
@@ -42,7 +42,7 @@ def optimize(
     variation: Annotated[float, typer.Option(help="Weight of total variation.")] = 0.0,
     high_frequencies: Annotated[float, typer.Option(help="Weight of the power at high frequencies.")] = 0.0,
     gaussianity: Annotated[float, typer.Option(help="Weight of keeping the noise Gaussian.")] = 0.0,
-    iterations: Annotated[int, typer.Option(help="Iterations at most.")] = 20,
+    iterations: Annotated[int, typer.Option(help="Iterations at most.")] = 10,
     optimizer: Annotated[str, typer.Option(help="adam, lbfgs or spherical.")] = "adam",
     learning_rate: Annotated[Optional[float], typer.Option(help="Its step (default: its usual one).")] = None,
     variables: Annotated[str, typer.Option(help="initial: x_0 alone; all: the noise of every step, too.")] = "initial",
