@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from deqir.cli.app import app
-from deqir.cli.console import FAILURE, err, out, progress_line
+from deqir.cli.console import FAILURE, err, out, progress_line, restored_line
+from deqir.cli.folder import FolderRun, checked_shard
 from deqir.cli.options import (
     Blur,
     Boundary,
@@ -32,6 +35,10 @@ from deqir.cli.options import (
     timesteps_or_word,
 )
 from deqir.errors import DeqirError, OptionError
+from deqir.version import __version__
+
+UNDECISIVE = ("device", "max_batch", "overwrite")
+"""Options that decide how a result is computed, and not what it is."""
 
 if TYPE_CHECKING:
     from deqir.items import Item
@@ -110,11 +117,19 @@ def restore(
     sequence: Annotated[
         bool, typer.Option("--sequence", help="The photos are frames in order: each starts from the one before.")
     ] = False,
+    together: Annotated[
+        Optional[int],
+        typer.Option(help="Files of one size in a folder that are restored in one batch at most (default: by number)."),
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(help="What several processes share (torchrun): files, or the timesteps of each image.")
+    ] = "files",
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Restore photos: super-resolution, inpainting, colourisation, deblurring, denoising, compressed sensing."""
     settings = task_settings(locals())
+    rank, timesteps = checked_shard(shard, sequence)
     loading = {"label": label, "guidance": guidance, **prior_options(options)}
     chain = {
         "steps": steps,
@@ -130,13 +145,21 @@ def restore(
         "rule": rule,
         "travel_length": travel_length,
         "travel_repeat": travel_repeat,
-        "device": device,
+        "device": rank.device(device),
         "dtype": dtype,
     }
     given = {"seed": seed, "noise": noise_level(noise), "simulate": simulate, "overwrite": overwrite, "bits": depth}
     suffix = _suffix(image_format, depth)
+    if together is not None and together < 1:
+        raise OptionError(f"together is {together}; choose at least 1")
     job = _make_job(prior, loading, settings, chain, given)
-    _run_restore(job, photos, out_dir, stats, suffix, sequence)
+    with _termination():
+        if sequence or (rank.count == 1 and not any(photo.is_dir() for photo in photos)):
+            _run_restore(job, photos, out_dir, stats, suffix, sequence)
+        else:
+            decisive = _decisive(prior, settings, {**loading, **chain, **given, "format": image_format})
+            run = FolderRun(out_dir, suffix, decisive, rank, together, timesteps, stats)
+            _run_folder(run, job, photos)
 
 
 def _suffix(image_format: str, depth: int) -> str:
@@ -188,7 +211,7 @@ def _run_restore(
     try:
         for item in listed:
             _restore_one(job, item, records, warm)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         err.print(f"deqir: interrupted after {len(records)} of {total}; what is finished is kept")
         raise
     finally:
@@ -201,6 +224,39 @@ def _run_restore(
         raise typer.Exit(FAILURE)
 
 
+def _run_folder(run: FolderRun, job: RestoreJob, photos: list[Path]) -> None:
+    from deqir.jobs import make_folder
+
+    if run.stats is not None:
+        make_folder(run.stats.parent)
+    make_folder(run.folder)
+    run.run(job, *_expand(photos))
+
+
+def _decisive(prior: str, settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """All that decides a result beside the photo, the contents of the files that the options name among it."""
+    from deqir.manifest import content_hash
+
+    named = [Path(text) for text in (prior, *settings.values()) if isinstance(text, str) and Path(text).exists()]
+    contents = {path.name: content_hash(path) for path in named}
+    kept = {key: value for key, value in options.items() if key not in UNDECISIVE}
+    return {"version": __version__, "prior": prior, "task": settings, "contents": contents, **kept}
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """SIGTERM ends the command like an interrupt, what is finished being kept, with exit code 143."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
     """The files that are meant, and a record of failure for every folder without any."""
     from deqir.images import find_images
@@ -211,13 +267,16 @@ def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
         try:
             files += find_images(photo)
         except DeqirError as error:
-            failed.append(_failure(photo, str(error)))
+            failed.append(_failure(photo, error))
     return files, failed
 
 
-def _failure(file: Path, sentence: str) -> Record:
-    err.print(f"deqir: {sentence}")
-    return {"file": str(file), "status": "failed", "error": sentence}
+def _failure(file: Path, error: Exception) -> Record:
+    from deqir.jobs import failure
+
+    record = failure(file, error)
+    err.print(f"deqir: {record['error']}")
+    return record
 
 
 def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmStart | None) -> None:
@@ -226,33 +285,6 @@ def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmS
     try:
         with progress_line(file.name) as report:
             records.append(job.run(file, item.target, report, item.frame, warm))
-        out.print(_summary(records[-1], item.target))
-    except DeqirError as error:
-        records.append(_failure(file, str(error)))
+        out.print(restored_line(records[-1], item.target))
     except Exception as error:
-        if os.environ.get("DEQIR_DEBUG"):
-            raise
-        cause = (str(error).splitlines() or [""])[0]
-        sentence = f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
-        records.append(_failure(file, sentence))
-
-
-def _summary(record: Record, target: Path) -> str:
-    line = (
-        f"{record['file']} -> {target}: {record['task']}, {record['solver']} ({record['solver_reason']}), "
-        f"{record['sweeps']} sweeps, {record['nfe']} network evaluations, {record['seconds']:.1f} s"
-    )
-    if record["noise_estimated"]:
-        line += f", noise estimated as {record['noise']:.4f}"
-    if record["status"] != "converged":
-        line += f", {record['status']}"
-    if "psnr" in record:
-        line += (
-            f", PSNR {_decibels(record['psnr'])} ({record['classical']} {_decibels(record['classical_psnr'])}), "
-            f"SSIM {record['ssim']:.4f} ({record['classical_ssim']:.4f})"
-        )
-    return line
-
-
-def _decibels(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.2f} dB"
+        records.append(_failure(file, error))
