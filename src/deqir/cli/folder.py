@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from deqir.pipeline import Pipeline
 
 SHARDS = ("files", "timesteps")
-SERIAL_REASON = "auto: files fill the batches, and a serial chain evaluates the network least often"
-SHARDED_REASON = "auto: the processes share the timesteps of a parallel solve"
+SERIAL_REASON = "auto: files fill the batches"
+SHARDED_REASON = "auto: timesteps are shared"
 
 
 @dataclass(frozen=True)
