@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property
 from math import ceil
 
@@ -18,6 +19,9 @@ from deqir.errors import OptionError, RankError
 from deqir.priors import Denoiser
 from deqir.schedule import NoiseSchedule
 from deqir.tiling import DEFAULT_TILE
+
+PATIENCE = timedelta(days=30)
+"""How long processes wait for each other: shares of files may end hours apart, and a lost one is noticed at once."""
 
 RESUME = "the job ends; start the same command again and it goes on where it was"
 
@@ -56,7 +60,7 @@ def process_group(rank: Rank, device: str | None) -> Iterator[None]:
     if on_cuda:
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise RankError(
             f"process {rank.index} cannot reach the others ({_first_line(error)}); start all again"
