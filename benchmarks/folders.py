@@ -125,8 +125,8 @@ def report(folder: Path, steps: int) -> str:
             f"| processor time, all processes and their start | {one_used:.1f} | {two_used:.1f} | |",
             "",
             f"Two processes: {shared} of {IMAGES} files equal those of one byte for byte.",
-            f"Killed {KILLS} times, with {', '.join(map(str, found))} results there: {same} of {IMAGES} files equal those "
-            f"of the undisturbed run byte for byte, {stray} other files are left, {len(lines)} lines in the manifest.",
+            f"Killed {KILLS} times, with {', '.join(map(str, found))} results there: {same} of {IMAGES} files equal "
+            f"those of the undisturbed run byte for byte, {stray} other files, {len(lines)} lines in the manifest.",
             "",
         ]
     )

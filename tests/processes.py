@@ -14,6 +14,7 @@ from collections.abc import Callable
 from deqir.cli import main
 
 TIMEOUT = 120
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
 def start(function: Callable[..., object], *arguments: object, **environment: object):
@@ -42,7 +43,7 @@ def ranks(function: Callable[..., object], *arguments: object, count: int = 2):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    group = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    group = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": LOOPBACK}
     return [start(function, *arguments, RANK=rank, LOCAL_RANK=rank, **group) for rank in range(count)]
 
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from conftest import sentence
+from deqir.errors import DeviceError
 from deqir.images import read_image, write_image
+from deqir.jobs import RestoreJob
 from deqir.noise import SeededNoise
 from deqir.pipeline import Pipeline
 from processes import command, finish, start, wait_for
@@ -58,6 +60,24 @@ def test_a_folder_gets_one_line_an_image_and_survives_bad_files(restore, tmp_pat
     assert [record["out"] for record in json.loads((tmp_path / "s.json").read_text())] == [
         *sorted(records),
         "words.png",
+    ]
+
+
+def test_what_fails_together_is_tried_alone(restore, tmp_path, monkeypatch):
+    restored = RestoreJob.restored
+
+    def cramped(job, problems, *rest):
+        if len(problems) > 1 or problems[0].shape[2] == 20:
+            raise DeviceError("the device ran out of memory; choose smaller images")
+        return restored(job, problems, *rest)
+
+    monkeypatch.setattr(RestoreJob, "restored", cramped)
+    code, _, err = restore("out", "--together", "8")
+    assert code == 1 and "5 of 8 restored, 3 failed" in err
+    assert contents(tmp_path / "out").keys() == {"0.png", "1.png", "3.png", "4.png", "6.png"}
+    assert [line["out"] for line in lines(tmp_path / "out") if "ran out of memory" in line.get("error", "")] == [
+        "2.png",
+        "5.png",
     ]
 
 

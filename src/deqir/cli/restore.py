@@ -237,8 +237,8 @@ def _decisive(prior: str, settings: dict[str, Any], options: dict[str, Any]) -> 
     """All that decides a result beside the photo, the contents of the files that the options name among it."""
     from deqir.manifest import content_hash
 
-    named = [Path(text) for text in (prior, *settings.values()) if isinstance(text, str) and Path(text).exists()]
-    contents = {path.name: content_hash(path) for path in named}
+    named = [text for text in (prior, *settings.values()) if isinstance(text, str) and Path(text).exists()]
+    contents = {text: content_hash(Path(text)) for text in named}
     kept = {key: value for key, value in options.items() if key not in UNDECISIVE}
     return {"version": __version__, "prior": prior, "task": settings, "contents": contents, **kept}
 
