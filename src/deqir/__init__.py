@@ -13,6 +13,7 @@ from deqir.version import __version__
 if TYPE_CHECKING:
     from deqir import operators, solvers
     from deqir.adjoints import ImplicitAdjoint, PhantomGradient, UnrolledAdjoint
+    from deqir.distributed import ShardedDenoiser
     from deqir.errors import DeqirError
     from deqir.images import read_image, write_image
     from deqir.metrics import psnr, ssim
@@ -30,6 +31,7 @@ _HOMES = {
     "PhantomGradient": "adjoints",
     "Restoration": "results",
     "Restorer": "restoration",
+    "ShardedDenoiser": "distributed",
     "TiledDenoiser": "tiling",
     "UnrolledAdjoint": "adjoints",
     "load_prior": "priors",
@@ -48,6 +50,7 @@ __all__ = [
     "PhantomGradient",
     "Restoration",
     "Restorer",
+    "ShardedDenoiser",
     "TiledDenoiser",
     "UnrolledAdjoint",
     "__version__",

@@ -49,6 +49,10 @@ class DeviceError(DeqirError):
     """The device asked for is not available, or out of memory."""
 
 
+class RankError(DeqirError):
+    """A process of a distributed job failed, or lost another one; the whole job ends."""
+
+
 class MissingExtraError(DeqirError, ImportError):
     """An optional dependency is needed that is not installed."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deqir.consistency import describe_rule
-from deqir.errors import ImageReadError, NonFiniteError, OptionError, OutputError
+from deqir.errors import DeqirError, ImageReadError, NonFiniteError, OptionError, OutputError
 from deqir.images import MAX_PIXELS, Attachments, atomic_write, read_image, read_photo, write_image
 from deqir.metrics import psnr, ssim
 from deqir.noise import generator
@@ -114,17 +115,9 @@ class RestoreJob:
         refuse_existing(target, self.overwrite, file)
         problem = self.problem(file, frame)
         refuse_huge(problem.shape, file)
-        operator = problem.task.operator(problem.shape)
         start = None if warm is None else warm.at(problem.shape[1:])
-        options = {"keep_trajectory": warm is not None, **self.options}
-        restorer = Restorer(self.prior, operator, noise=problem.noise, **options)
-        result = restorer.restore(problem.y, seed=self.seed, progress=progress, start=start)
-        if result.status[0] is Status.NON_FINITE:
-            raise NonFiniteError(
-                f"{file}: the chain gave NaN or infinite values at timestep {result.failed_at[0]}; "
-                "check the prior, the dtype and the observation"
-            )
-        record = self._record(file, problem, restorer, result)
+        restorer, result = self.restored([problem], progress, start, keep_trajectory=warm is not None)
+        record = self.record(file, problem, restorer, result)
         record |= {"frame": frame, "warm_start": start is not None and result.stats.solver != "serial"}
         record |= {"job": self.settings(), "file_sha256": file_hash(file), "out": str(target)}
         write_image(target, result.image[0], self.bits, attachments=problem.attachments)
@@ -134,6 +127,23 @@ class RestoreJob:
         if keep is not None:
             keep(Finished(problem, restorer, result, record))
         return record
+
+    def restored(
+        self,
+        problems: Sequence[Problem],
+        progress: Callable[[Progress], None] | None = None,
+        start: Tensor | None = None,
+        keep_trajectory: bool = False,
+    ) -> tuple[Restorer, Restoration]:
+        """Restore problems of one task, shape and noise level together, each with the seed of the job.
+
+        ``progress`` and ``start`` as in ``Restorer.restore``.
+        """
+        first = problems[0]
+        options = {"keep_trajectory": keep_trajectory, **self.options}
+        restorer = Restorer(self.prior, first.task.operator(first.shape), noise=first.noise, **options)
+        y = torch.cat([problem.y for problem in problems])
+        return restorer, restorer.restore(y, [self.seed] * len(y), progress, start)
 
     def problem(self, file: Path, frame: int = 0) -> Problem:
         """Read a frame of ``file`` as truth or observation."""
@@ -159,7 +169,13 @@ class RestoreJob:
         noise = estimated_noise(task, y, shape) if estimated else checked_noise(task, level)
         return Problem(task, y, shape, None, noise, estimated, observation.attachments)
 
-    def _record(self, file: Path, problem: Problem, restorer: Restorer, result: Restoration) -> Record:
+    def record(self, file: Path, problem: Problem, restorer: Restorer, result: Restoration, index: int = 0) -> Record:
+        """What is kept of image ``index`` of a restored batch; raises DeqirError where it is not finite."""
+        if result.status[index] is Status.NON_FINITE:
+            raise NonFiniteError(
+                f"{file}: the chain gave NaN or infinite values at timestep {result.failed_at[index]}; "
+                "check the prior, the dtype and the observation"
+            )
         record: Record = {
             "file": str(file),
             "task": problem.task.name,
@@ -180,21 +196,21 @@ class RestoreJob:
             "max_sweeps": restorer.max_sweeps,
             "window": restorer.window,
             "simulate": self.simulate,
-            "status": result.status[0].name.lower(),
-            "sweeps": result.stats.sweeps[0],
-            "nfe": result.stats.nfe[0],
+            "status": result.status[index].name.lower(),
+            "sweeps": result.stats.sweeps[index],
+            "nfe": result.stats.nfe[index],
             "seconds": round(result.stats.seconds, 3),
             "max_batch": result.stats.max_batch,
             "tile": result.stats.tile,
-            "residual": last_residual(result),
-            "estimated_error": finite_or_none(float(result.estimated_error[0])),
-            "measurement_error": float(result.measurement_error[0]),
+            "residual": last_residual(result, index),
+            "estimated_error": finite_or_none(float(result.estimated_error[index])),
+            "measurement_error": float(result.measurement_error[index]),
             "device": str(resolve_device(restorer.device)),
             "dtype": restorer.dtype,
             "version": __version__,
         }
         if problem.truth is not None:
-            record |= scores(problem, result.image.cpu())
+            record |= scores(problem, result.image[index : index + 1].cpu())
         return record
 
 
@@ -215,10 +231,22 @@ def finite_or_none(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def last_residual(result: Restoration) -> float | None:
-    """The last measured change of the image in grey levels; None for a serial chain, which has none."""
-    values = result.residuals[~result.residuals.isnan()]
+def last_residual(result: Restoration, index: int) -> float | None:
+    """The last measured change of image ``index`` in grey levels; None for a serial chain, which has none."""
+    values = result.residuals[:, index]
+    values = values[~values.isnan()]
     return float(values[-1]) if len(values) else None
+
+
+def failure(file: Path, error: Exception) -> Record:
+    """The record of a file that could not be restored, with the one sentence that says why."""
+    sentence = str(error)
+    if not isinstance(error, DeqirError):
+        if os.environ.get("DEQIR_DEBUG"):
+            raise error
+        cause = (sentence.splitlines() or [""])[0]
+        sentence = f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
+    return {"file": str(file), "status": "failed", "error": sentence}
 
 
 def degrade(file: Path, target: Path, task: Task, noise: float = 0.0, seed: int = 0, overwrite: bool = False) -> Record:
@@ -315,7 +343,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".deqir-write-test.part"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"output folder {folder} cannot be written ({error.strerror}); choose another") from None
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deqir.cli.console import out, progress_line
+from deqir.cli.console import out, progress_line, restored_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +36,13 @@ class Manner:
         if self.as_json:
             out.print(json.dumps(record, allow_nan=False))
         elif not self.quiet:
-            out.print(_plan(record) if self.dry_run else _summary(record, item))
+            out.print(_plan(record) if self.dry_run else restored_line(record, item.target))
         return record
+
+    @property
+    def special(self) -> bool:
+        """Whether items are worked through one by one even in a folder, without a manifest."""
+        return self.report or self.dry_run or self.quiet or self.as_json
 
     @property
     def counts(self) -> bool:
@@ -91,24 +96,3 @@ def _plan(record: Record) -> str:
     channels, height, width = record["shape"]
     kind = "grey" if channels == 1 else "colour"
     return f"{record['file']} -> {record['out']}: would restore {record['task']}, {width} x {height} pixels, {kind}"
-
-
-def _summary(record: Record, item: Item) -> str:
-    line = (
-        f"{record['file']} -> {item.target}: {record['task']}, {record['solver']} ({record['solver_reason']}), "
-        f"{record['sweeps']} sweeps, {record['nfe']} network evaluations, {record['seconds']:.1f} s"
-    )
-    if record["noise_estimated"]:
-        line += f", noise estimated as {record['noise']:.4f}"
-    if record["status"] != "converged":
-        line += f", {record['status']}"
-    if "psnr" in record:
-        line += (
-            f", PSNR {_decibels(record['psnr'])} ({record['classical']} {_decibels(record['classical_psnr'])}), "
-            f"SSIM {record['ssim']:.4f} ({record['classical_ssim']:.4f})"
-        )
-    return line
-
-
-def _decibels(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.2f} dB"

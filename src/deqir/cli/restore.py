@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -11,6 +10,7 @@ import typer
 
 from deqir.cli.app import app
 from deqir.cli.console import FAILURE, err
+from deqir.cli.folder import FolderRun, checked_shard
 from deqir.cli.manner import Manner
 from deqir.cli.options import (
     AsJson,
@@ -39,6 +39,10 @@ from deqir.cli.options import (
     timesteps_or_word,
 )
 from deqir.errors import DeqirError, OptionError
+from deqir.version import __version__
+
+UNDECISIVE = ("device", "max_batch", "overwrite")
+"""Options that decide how a result is computed, and not what it is."""
 
 if TYPE_CHECKING:
     from deqir.items import Item
@@ -117,6 +121,13 @@ def restore(
     sequence: Annotated[
         bool, typer.Option("--sequence", help="The photos are frames in order: each starts from the one before.")
     ] = False,
+    together: Annotated[
+        Optional[int],
+        typer.Option(help="Files of one size in a folder that are restored in one batch at most (default: by number)."),
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(help="What several processes share (torchrun): files, or the timesteps of each image.")
+    ] = "files",
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
     with_report: Report = False,
     overwrite: Overwrite = False,
@@ -127,6 +138,7 @@ def restore(
 ) -> None:
     """Restore photos: super-resolution, inpainting, colourisation, deblurring, denoising, compressed sensing."""
     settings = task_settings(locals())
+    rank, timesteps = checked_shard(shard, sequence)
     loading = {"label": label, "guidance": guidance, **prior_options(options)}
     chain = {
         "steps": steps,
@@ -142,19 +154,24 @@ def restore(
         "rule": rule,
         "travel_length": travel_length,
         "travel_repeat": travel_repeat,
-        "device": device,
+        "device": rank.device(device),
         "dtype": dtype,
     }
     given = {"seed": seed, "noise": noise_level(noise), "simulate": simulate, "overwrite": overwrite, "bits": depth}
     suffix = _suffix(image_format, depth)
+    if together is not None and together < 1:
+        raise OptionError(f"together is {together}; choose at least 1")
     job = _make_job(prior, loading, settings, chain, given)
     if with_report:
         from deqir.report import check_drawing
 
         check_drawing()
     manner = Manner(with_report, dry_run, quiet, as_json)
-    run = _Run(out_dir, None if dry_run else stats, suffix, sequence, manner)
-    _run_restore(job, photos, run)
+    if sequence or manner.special or (rank.count == 1 and not any(photo.is_dir() for photo in photos)):
+        _run_restore(job, photos, _Run(out_dir, None if dry_run else stats, suffix, sequence, manner))
+    else:
+        decisive = _decisive(prior, settings, {**loading, **chain, **given, "format": image_format})
+        _run_folder(FolderRun(out_dir, suffix, decisive, rank, together, timesteps, stats), job, photos)
 
 
 @dataclass(frozen=True)
@@ -231,6 +248,25 @@ def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
         raise typer.Exit(FAILURE)
 
 
+def _run_folder(run: FolderRun, job: RestoreJob, photos: list[Path]) -> None:
+    from deqir.jobs import make_folder
+
+    if run.stats is not None:
+        make_folder(run.stats.parent)
+    make_folder(run.folder)
+    run.run(job, *_expand(photos))
+
+
+def _decisive(prior: str, settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """All that decides a result beside the photo, the contents of the files that the options name among it."""
+    from deqir.manifest import content_hash
+
+    named = [text for text in (prior, *settings.values()) if isinstance(text, str) and Path(text).exists()]
+    contents = {text: content_hash(Path(text)) for text in named}
+    kept = {key: value for key, value in options.items() if key not in UNDECISIVE}
+    return {"version": __version__, "prior": prior, "task": settings, "contents": contents, **kept}
+
+
 def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
     """The files that are meant, and a record of failure for every folder without any."""
     from deqir.images import find_images
@@ -241,13 +277,16 @@ def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
         try:
             files += find_images(photo)
         except DeqirError as error:
-            failed.append(_failure(photo, str(error)))
+            failed.append(_failure(photo, error))
     return files, failed
 
 
-def _failure(file: Path, sentence: str) -> Record:
-    err.print(f"deqir: {sentence}")
-    return {"file": str(file), "status": "failed", "error": sentence}
+def _failure(file: Path, error: Exception) -> Record:
+    from deqir.jobs import failure
+
+    record = failure(file, error)
+    err.print(f"deqir: {record['error']}")
+    return record
 
 
 def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmStart | None, manner: Manner) -> None:
@@ -255,11 +294,5 @@ def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmS
     file = item.file
     try:
         records.append(manner.restore(job, item, warm))
-    except DeqirError as error:
-        records.append(_failure(file, str(error)))
     except Exception as error:
-        if os.environ.get("DEQIR_DEBUG"):
-            raise
-        cause = (str(error).splitlines() or [""])[0]
-        sentence = f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
-        records.append(_failure(file, sentence))
+        records.append(_failure(file, error))

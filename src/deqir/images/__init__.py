@@ -1,11 +1,11 @@
 """Image files: reading, writing, masks, and what is kept beside the pixels."""
 
 from deqir.images.attachments import Attachments
-from deqir.images.files import IMAGE_SUFFIXES, StrPath, atomic_write, existing_file, find_images
+from deqir.images.files import IMAGE_SUFFIXES, StrPath, atomic_write, existing_file, find_images, staged
 from deqir.images.masks import read_mask
 from deqir.images.metadata import METADATA_KEY, metadata_to_json, read_metadata
 from deqir.images.reading import MAX_PIXELS, Photo, frame_count, read_image, read_photo
-from deqir.images.writing import DEEP_SUFFIXES, FORMATS, WRITABLE_SUFFIXES, write_image
+from deqir.images.writing import DEEP_SUFFIXES, FORMATS, WRITABLE_SUFFIXES, encode_image, write_image
 
 __all__ = [
     "DEEP_SUFFIXES",
@@ -18,6 +18,7 @@ __all__ = [
     "Photo",
     "StrPath",
     "atomic_write",
+    "encode_image",
     "existing_file",
     "find_images",
     "frame_count",
@@ -26,5 +27,6 @@ __all__ = [
     "read_mask",
     "read_metadata",
     "read_photo",
+    "staged",
     "write_image",
 ]

@@ -25,14 +25,25 @@ _PILLOW_LOCK = threading.Lock()
 
 def atomic_write(path: StrPath, data: bytes) -> None:
     """Write ``data`` to a hidden ``.part`` file of the same folder and rename it, so that no half file is ever seen."""
+    with staged(path, data, f".{secrets.token_hex(8)}.part"):
+        pass
+
+
+@contextmanager
+def staged(path: StrPath, data: bytes, partial_name: str) -> Iterator[None]:
+    """Write ``data`` to ``partial_name`` in the folder of ``path``; rename it to ``path`` once the body has ended.
+
+    Where the body raises, ``path`` stays as it was. Raises OutputError where the disk refuses.
+    """
     path = Path(path)
-    partial = path.parent / f".{secrets.token_hex(8)}.part"
+    partial = path.parent / partial_name
     try:
         if not path.parent.is_dir():
             raise OutputError(f"{path} cannot be written because its folder does not exist; create {path.parent} first")
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is not a regular file and cannot be replaced; choose another name")
         partial.write_bytes(data)
+        yield
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(
