@@ -84,6 +84,13 @@ def test_steer_colours_runs(small, capsys):
     assert read_image(small / "steered.png").std() > 0.1
 
 
+def test_fill_like_a_reference_runs(small, capsys):
+    runpy.run_path(str(EXAMPLES["fill_like_a_reference"]), run_name="__main__")
+    before, after = capsys.readouterr().out.splitlines()[0].split(": ")[1].split(",")[0].split(" -> ")
+    assert float(after) < 0.8 * float(before)
+    assert read_image(small / "filled.png").std() > 0.1
+
+
 def test_every_example_is_run_here():
     tested = {name for name in EXAMPLES if f"test_{name}_runs" in globals()}
     assert tested == set(EXAMPLES)

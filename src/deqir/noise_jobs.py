@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from deqir.initialization import (
     OptimizedRestoration,
     WeightedLosses,
 )
-from deqir.inversion import Inversion, generate, interpolate, invert
+from deqir.inversion import Inversion, generate, interpolate, invert, refine
 from deqir.jobs import Problem, Record, RestoreJob, finite_or_none, refuse_existing, refuse_huge, scores
 from deqir.losses import (
     Distance,
@@ -191,12 +191,16 @@ def zoom_for(image: Tensor) -> int:
 
 @dataclass(frozen=True)
 class InvertJob:
-    """Inverts photos with the prior of ``restorer``, whose operator does not matter."""
+    """Inverts photos with the prior of ``restorer``, whose operator does not matter.
+
+    ``refinements`` iterations of optimisation follow, where that is above 0.
+    """
 
     restorer: Restorer
     tolerance: float = 0.05
     max_sweeps: int = 40
     overwrite: bool = False
+    refinements: int = 0
 
     def run(self, file: Path, folder: Path, progress: Callable[[int, Tensor], None] | None = None) -> Record:
         """Write the noise, the image made of it and a record into ``folder``; return the record. Raises DeqirError."""
@@ -215,6 +219,7 @@ class InvertJob:
             "sweeps": found.sweeps,
             "nfe": found.nfe[0],
             "defects": [float(value) for value in found.defects[:, 0]],
+            "refinements": self.refinements,
             "noise_std": float(found.noise.std()),
             "version": __version__,
         }
@@ -226,7 +231,11 @@ class InvertJob:
         image = read_image(file)[None]
         channels = self.restorer.prior.channels
         image = image.expand(-1, channels, -1, -1) if image.shape[1] == 1 else image
-        return invert(self.restorer, image, self.tolerance, self.max_sweeps, progress)
+        found = invert(self.restorer, image, self.tolerance, self.max_sweeps, progress)
+        if self.refinements == 0:
+            return found
+        refined = refine(self.restorer, image, found.noise, self.refinements)
+        return replace(found, noise=refined.noise, image=refined.image, round_trip=refined.round_trip)
 
     def between(self, first: Path, second: Path, target: Path, frames: int) -> None:
         """Write a strip of ``frames`` images of the noises between those of two photos of one size."""

@@ -21,6 +21,9 @@ def invert(
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the noise and what is made of it.")],
     tolerance: Annotated[float, typer.Option(help="Defects allowed, summed over the chain, in grey levels.")] = 0.05,
     max_sweeps: Annotated[int, typer.Option(help="Bound on the sweeps.")] = 40,
+    refinements: Annotated[
+        int, typer.Option("--refine", help="Iterations of L-BFGS after the sweeps, toward the photo itself.")
+    ] = 0,
     second: Annotated[
         Optional[Path], typer.Option("--between", help="Another photo of this size: also show what lies between.")
     ] = None,
@@ -34,7 +37,7 @@ def invert(
     from deqir.restoration import Restorer
 
     restorer = Restorer(loaded_prior(shared), operators.Unobserved(), **chain_settings(shared | {"eta": 0.0}))
-    job = InvertJob(restorer, tolerance, max_sweeps, shared["overwrite"])
+    job = InvertJob(restorer, tolerance, max_sweeps, shared["overwrite"], refinements)
     make_folder(out_dir)
     record = job.run(
         photo, out_dir, lambda sweep, defect: err.print(f"sweep {sweep}: {float(defect.max()):.3g} grey levels")
