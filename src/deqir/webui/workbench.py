@@ -122,7 +122,7 @@ def _work(job: RestoreJob, settings: Settings, file: Path, folder: Path, recorde
     result = folder / "restored.png"
     job.run(file, result, heard, keep=finished.append)
     run = recorder.record(finished[0])
-    run.settings |= {"file": "photo.png", "out": result.name}  # a visitor learns no path of the server
+    run.settings.update(file="photo.png", out=result.name)  # a visitor learns no path of the server
     run.settings["task_settings"] = dict(settings.task)
     report = write_report(folder, run)
     text = json.dumps({"settings": settings.to_json(), "result": run.settings}, indent=2, allow_nan=False) + "\n"
