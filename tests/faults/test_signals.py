@@ -30,6 +30,9 @@ def run(deqir, photo, tmp_path):
     for number in range(3):
         (folder / f"{number}.png").write_bytes(photo.read_bytes())
 
+    # A background job ignores SIGINT, and so would everything it starts.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def once(number, act):
         with at_call(number, act) as calls:
             code, _out, err = deqir(
@@ -46,7 +49,8 @@ def run(deqir, photo, tmp_path):
             )
         return code, err, calls
 
-    return once
+    yield once
+    signal.signal(signal.SIGINT, ignored)
 
 
 @pytest.mark.parametrize(("number", "seed"), SIGNALS)
