@@ -26,9 +26,9 @@ class DefectDetector:
 
     A scratch is a ridge: the mean along a segment of ``segment`` pixels, in the strongest of 32 directions, above the
     means along both parallel segments ``radius`` pixels aside. Ridges of similar direction must connect to a line of at
-    least ``shortest`` pixels, no wider than ``bend`` times that, whose tone is among the brightest (darkest) of the photo,
-    beyond its quantile ``extreme``: damage shows bare paper or dirt. Dust is a compact spot that the top-hat transform
-    with a disc of ``radius`` pixels leaves. Both must stand out by ``contrast`` (units of 0..1) and by
+    least ``shortest`` pixels, no wider than ``bend`` times that, whose tone is among the brightest (darkest) of the
+    photo, beyond its quantile ``extreme``: damage shows bare paper or dirt. Dust is a compact spot that the top-hat
+    transform with a disc of ``radius`` pixels leaves. Both must stand out by ``contrast`` (units of 0..1) and by
     ``line_prominence`` or ``speck_prominence`` times the median response of the surroundings, so that texture is not
     damage; what touches them and is half as strong belongs to them (hysteresis). The result grows by ``margin`` pixels.
     Raises OptionError for values that are not positive.
@@ -58,7 +58,7 @@ class DefectDetector:
         if photo.ndim != 4 or len(photo) != 1 or photo.shape[1] not in (1, 3):
             raise ShapeError(f"the photo has shape {tuple(photo.shape)}; give one of (1, 1 or 3, H, W)")
         image = photo[0].detach().cpu().float().numpy()
-        luma: Plane = image[0] if len(image) == 1 else np.tensordot(np.float32(LUMA), image, 1).astype(np.float32)
+        luma: Plane = image[0] if len(image) == 1 else np.tensordot(np.array(LUMA, np.float32), image, 1)
         found = self._found(luma) | self._found(1 - luma)
         grown = _dilated(found, self.margin)
         return torch.from_numpy(~grown)[None, None].to(photo.dtype)
@@ -68,7 +68,7 @@ class DefectDetector:
         import cv2
 
         border = 2 * self.segment
-        bordered = cv2.copyMakeBorder(luma, *(4 * [border]), cv2.BORDER_REFLECT_101)
+        bordered = cv2.copyMakeBorder(luma, border, border, border, border, cv2.BORDER_REFLECT_101)
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * self.radius + 1, 2 * self.radius + 1))
         bright = cv2.morphologyEx(bordered, cv2.MORPH_TOPHAT, disc)
         texture = _local_median(bright + cv2.morphologyEx(bordered, cv2.MORPH_BLACKHAT, disc), 8 * self.radius + 1)
@@ -119,7 +119,7 @@ class DefectDetector:
     def _is_speck(self, rows: Pixels, columns: Pixels) -> bool:
         length, width = _extent(rows, columns)
         filled = len(rows) / max(1.0, 0.785 * length * width)
-        return 3 <= len(rows) and length <= 2 * self.radius and length <= 3 * width and filled > 0.6
+        return len(rows) >= 3 and length <= 2 * self.radius and length <= 3 * width and filled > 0.6
 
 
 def _segment(length: int, angle: float) -> Plane:

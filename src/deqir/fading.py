@@ -16,6 +16,8 @@ BLACK, WHITE = 0.02, 0.96
 """Where these quantiles of photographs that did not fade usually are."""
 FULL_RANGE = 0.75
 """A photo whose channels span this much on average did not fade."""
+DEEPEST_BLACK = 0.08
+"""Nor did one whose blacks are darker than this on average: fading veils them."""
 SMALLEST_GAIN = 0.1
 
 
@@ -60,7 +62,7 @@ def estimate_fading(photo: Tensor, known: Tensor) -> Fading | None:
     Only pixels where ``known`` (1, 1, H, W) is 1 count, each the median of 3 x 3, for grain widens the range. The
     0.5% and 99.5% quantiles of every channel are taken for what was 0.02 and 0.96. This is the classical "auto levels":
     it also removes the cast of a scene that has one, and cannot know a scene without black or white. A photo whose
-    channels span 0.75 or more on average counts as not faded.
+    channels span 0.75 or more on average, or whose blacks are at 0.08 or below, counts as not faded.
     """
     import cv2
 
@@ -71,7 +73,7 @@ def estimate_fading(photo: Tensor, known: Tensor) -> Fading | None:
         raise OptionError("no pixel is known, so the fading is not; give a mask with white where the photo is whole")
     darks = np.quantile(tones.numpy(), DARK, axis=0)
     brights = np.quantile(tones.numpy(), BRIGHT, axis=0)
-    if float((brights - darks).mean()) >= FULL_RANGE:
+    if float((brights - darks).mean()) >= FULL_RANGE or float(darks.mean()) <= DEEPEST_BLACK:
         return None
     gains = ((brights - darks) / (WHITE - BLACK)).clip(SMALLEST_GAIN)
     return Fading(tuple(gains.tolist()), tuple((darks - gains * BLACK).tolist()))

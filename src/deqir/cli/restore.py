@@ -12,8 +12,11 @@ from deqir.cli.app import app
 from deqir.cli.console import FAILURE, err, out, progress_line
 from deqir.cli.options import (
     Blur,
+    BlurWidth,
     Boundary,
+    Colorize,
     Downsampling,
+    Fading,
     Hidden,
     Mask,
     MaskSeed,
@@ -58,6 +61,9 @@ def restore(
     boundary: Boundary = None,
     threshold: Threshold = None,
     ratio: Ratio = None,
+    blur_width: BlurWidth = None,
+    colorize: Colorize = None,
+    fading: Fading = None,
     noise: NoiseOrAuto = None,
     steps: Annotated[int, typer.Option(help="Timesteps of the chain.")] = 100,
     eta: Annotated[float, typer.Option(help="Fresh noise per step, 0 (deterministic) to 1.")] = 0.85,
@@ -91,8 +97,12 @@ def restore(
     rule: Annotated[
         str, typer.Option(help="How the observation enters: auto (by its noise), ddnm, ddnm+, diffpir or ddrm.")
     ] = "auto",
-    travel_length: Annotated[int, typer.Option(help="Steps that the chain goes back at a time (time travel).")] = 1,
-    travel_repeat: Annotated[int, typer.Option(help="Times that it walks them; 1 is no time travel.")] = 1,
+    travel_length: Annotated[
+        Optional[int], typer.Option(help="Steps that the chain goes back at a time (time travel; 1, old-photo 5).")
+    ] = None,
+    travel_repeat: Annotated[
+        Optional[int], typer.Option(help="Times that it walks them; 1 is no time travel (1, old-photo 2).")
+    ] = None,
     device: Annotated[
         Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
     ] = None,
@@ -128,11 +138,11 @@ def restore(
         "tile_overlap": tile_overlap,
         "spacing": timesteps_or_word(spacing),
         "rule": rule,
-        "travel_length": travel_length,
-        "travel_repeat": travel_repeat,
         "device": device,
         "dtype": dtype,
     }
+    travel = {"travel_length": travel_length, "travel_repeat": travel_repeat}
+    chain |= {name: value for name, value in travel.items() if value is not None}
     given = {"seed": seed, "noise": noise_level(noise), "simulate": simulate, "overwrite": overwrite, "bits": depth}
     suffix = _suffix(image_format, depth)
     job = _make_job(prior, loading, settings, chain, given)
@@ -244,6 +254,10 @@ def _summary(record: Record, target: Path) -> str:
     )
     if record["noise_estimated"]:
         line += f", noise estimated as {record['noise']:.4f}"
+    if "findings" in record:
+        line += f"; {record['findings']['assumed']}"
+    if "mask_file" in record:
+        line += f"; the mask is {record['mask_file']}, edit it and give it back with --mask"
     if record["status"] != "converged":
         line += f", {record['status']}"
     if "psnr" in record:
