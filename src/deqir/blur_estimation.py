@@ -24,10 +24,10 @@ def estimate_blur(photo: Tensor, noise: float = 0.0) -> float:
     """The standard deviation in pixels of the Gaussian blur of ``photo`` (C, H, W) in [0, 1] with ``noise``.
 
     An edge of width w, smoothed by a Gaussian of width s, has a gradient that goes as ``1 / sqrt(w^2 + s^2)``; so the
-    ratio of its gradients at two widths s tells w (Zhuo and Sim, Pattern Recognition 2011; two smoothings instead of one
-    stand noise better). The photo's is the median of the squares over its strong edges. Edges that are soft in the scene
-    make it too large, fine detail too small. Raises ShapeError for another shape, OptionError where there are hardly any
-    edges above the noise.
+    ratio of its gradients at two widths s tells w (Zhuo and Sim, Pattern Recognition 2011; two smoothings instead of
+    one stand noise better). The photo's is the median of the squares over its strong edges. Edges that are soft in the
+    scene make it too large, fine detail too small. Raises ShapeError for another shape, OptionError where there are
+    hardly any edges above the noise.
     """
     if photo.ndim != 3 or photo.shape[0] not in (1, 3) or min(photo.shape[1:]) < 16:
         raise ShapeError(f"the photo has shape {tuple(photo.shape)}; give (1 or 3, H, W) of at least 16 x 16 pixels")

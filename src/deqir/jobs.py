@@ -121,7 +121,8 @@ class RestoreJob:
         if problem.mask is not None:
             refuse_existing(mask_file, self.overwrite, file)
         start = None if warm is None else warm.at(problem.shape[1:])
-        travel = TRAVEL if problem.task.name == "old-photo" else {}
+        travels = problem.task.name == "old-photo" and self.options.get("steps", 100) > TRAVEL["travel_length"]
+        travel = TRAVEL if travels else {}
         options = {"keep_trajectory": warm is not None, **travel, **self.options}
         restorer = Restorer(self.prior, problem.operator, noise=problem.noise, **options)
         result = restorer.restore(problem.y, seed=self.seed, progress=progress, start=start)

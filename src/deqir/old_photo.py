@@ -44,7 +44,7 @@ def classical_old_photo(y: Tensor, mask: Tensor, scale: int, colour: bool, noise
     filled = []
     for image in (255 * y.detach().clamp(0, 1)).round().cpu().to(torch.uint8):
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        painted = cv2.inpaint(pixels, holes, TELEA_RADIUS, cv2.INPAINT_TELEA).reshape(pixels.shape)
+        painted = np.asarray(cv2.inpaint(pixels, holes, TELEA_RADIUS, cv2.INPAINT_TELEA)).reshape(pixels.shape)
         filled.append(torch.from_numpy(painted).permute(2, 0, 1) / 255)
     clean = torch.stack(filled).to(y)
     if noise:
