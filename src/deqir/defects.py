@@ -36,12 +36,12 @@ class DefectDetector:
 
     radius: int = 3
     segment: int = 17
-    shortest: int = 40
+    shortest: int = 30
     bend: float = 0.1
-    extreme: float = 0.95
+    extreme: float = 0.93
     contrast: float = 0.12
     line_prominence: float = 2.0
-    speck_prominence: float = 8.0
+    speck_prominence: float = 5.0
     margin: int = 1
 
     def __post_init__(self) -> None:
