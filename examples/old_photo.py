@@ -28,6 +28,7 @@ print(found.findings["assumed"])
 
 
 def picture(title, image, note=""):
+    """A picture with its figures against the truth."""
     image = image.clamp(0, 1)
     figures = f"{float(deqir.psnr(image, truth)[0]):.2f} dB, SSIM {float(deqir.ssim(image, truth)[0]):.3f}"
     print(f"{title}: {figures}")
@@ -35,6 +36,7 @@ def picture(title, image, note=""):
 
 
 def restored(mask, **travel):
+    """What deqir makes of the scan."""
     operator = found.task.operator(shape, mask)
     prior = deqir.load_prior()
     restorer = deqir.Restorer(prior, operator, args.steps, noise=found.noise, solver="serial", **travel)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from deqir import operators
@@ -22,6 +23,10 @@ from deqir.priors import DiffusersDenoiser
 from deqir.schedule import NoiseSchedule
 
 torch.set_num_threads(1)
+
+settings.register_profile("bounded", derandomize=True, max_examples=60, deadline=None, database=None)
+settings.register_profile("deep", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile("bounded")
 
 
 @dataclass
@@ -176,7 +181,7 @@ def deqir(monkeypatch, capsys, prior_folder):
 
     def run(*arguments, prior=True):
         command = ["deqir", *map(str, arguments)]
-        if prior and arguments[0] == "restore":
+        if prior and arguments[0] in ("restore", "optimize", "invert", "explain"):
             command += ["--prior", str(prior_folder), "--steps", "3"]
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as ended:

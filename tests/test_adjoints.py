@@ -12,7 +12,7 @@ from conftest import SHAPE, SmoothDenoiser, all_operators, tiny_unet
 from deqir import operators
 from deqir.adjoints import ImplicitAdjoint, PhantomGradient, UnrolledAdjoint
 from deqir.chain import SamplingChain
-from deqir.consistency import DDNM, AffineStep, DDNMPlus
+from deqir.consistency import DDNM, DDRM, AffineStep, DDNMPlus, DiffPIR, TimeTravel
 from deqir.equilibrium import solve_equilibrium
 from deqir.errors import NonFiniteError, OptionError
 from deqir.noise import SeededNoise
@@ -22,7 +22,15 @@ from deqir.schedule import NoiseSchedule
 from deqir.solvers import Anderson, Picard, TriangularAnderson
 
 STEPS = 8
-RULES = {"ddim": DDNM(0.0), "ddnm": DDNM(0.85), "ddnm+": DDNMPlus(0.2, 0.85)}
+RULES = {
+    "ddim": DDNM(0.0),
+    "ddnm": DDNM(0.85),
+    "ddnm+": DDNMPlus(0.2, 0.85),
+    "ddrm": DDRM(0.2, 0.85),
+    "diffpir": DiffPIR(0.2),
+    "travel": TimeTravel(DDNM(0.85)),
+}
+TRAVEL = (2, 2)
 EXACT = ImplicitAdjoint(tolerance=0)
 
 
@@ -30,22 +38,27 @@ def random(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def leaves(operator, seed=0, images=2):
+def levels_of(denoiser, rule):
+    levels = denoiser.schedule.levels(STEPS)
+    return levels.with_travel(*TRAVEL) if isinstance(rule, TimeTravel) else levels
+
+
+def leaves(operator, images=2, count=STEPS):
     """x_0, y and the step noises, all asking for gradients."""
-    noise = SeededNoise(SHAPE, list(range(images)), STEPS, torch.device("cpu"), torch.float64)
+    noise = SeededNoise(SHAPE, list(range(images)), count, torch.device("cpu"), torch.float64)
     y = operator.forward(random(images, *SHAPE, seed=7).tanh()).detach()
-    return tuple(part.clone().requires_grad_() for part in (noise.initial, y, noise[0:STEPS]))
+    return tuple(part.clone().requires_grad_() for part in (noise.initial, y, noise[0:count]))
 
 
 def chain_of(denoiser, rule, operator, parts, max_batch=None):
     x_0, y, noises = parts
-    step = rule.bind(operator, y, denoiser.schedule.levels(STEPS), noises if rule.needs_noise else None)
-    return SamplingChain(denoiser, step, x_0, max_batch)
+    step = rule.bind(operator, y, levels_of(denoiser, rule), noises if rule.needs_noise else None)
+    return SamplingChain(denoiser, step, step.first_state(x_0), max_batch)
 
 
 def gradients(adjoint, denoiser, rule, operator, extra=(), max_batch=None, weights=None, images=2):
     """dL/d(x_0, y, z, extra) of a random linear loss of the image, or with ``weights`` (S, ...) of all states."""
-    parts = leaves(operator, images=images)
+    parts = leaves(operator, images, max(STEPS, rule.noise_count(levels_of(denoiser, rule))))
     chain = chain_of(denoiser, rule, operator, parts, max_batch)
     states = solve_equilibrium(chain, Picard(), 0, preconditioner=BandedSecant(), adjoint=adjoint).states
     loss = (states[-1] * random(*states.shape[1:], seed=3)).sum() if weights is None else (states * weights).sum()

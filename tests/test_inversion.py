@@ -7,7 +7,7 @@ import torch
 
 from conftest import SmoothDenoiser
 from deqir.errors import NonFiniteError, OptionError, ShapeError
-from deqir.inversion import generate, interpolate, invert
+from deqir.inversion import generate, interpolate, invert, refine
 from deqir.operators import Unobserved
 from deqir.restoration import Restorer
 
@@ -43,6 +43,14 @@ def test_states_near_the_image_settle_first_and_cost_no_more():
     found = invert(sampler(denoiser), photo(1), tolerance=1e-3)
     assert found.nfe[0] < 12 * found.sweeps
     assert sum(denoiser.calls) == found.nfe[0] + 12  # and the measurement of the round trip
+
+
+def test_optimisation_improves_a_rough_inversion():
+    restorer = sampler(SmoothDenoiser(bend=0.02))
+    rough = invert(restorer, photo(1), max_sweeps=3)
+    better = refine(restorer, photo(1), rough.noise, iterations=8)
+    assert better.round_trip > rough.round_trip + 6
+    torch.testing.assert_close(generate(restorer, better.noise), better.image)
 
 
 def test_an_image_is_inverted_as_it_is_alone():

@@ -225,8 +225,8 @@ def test_max_batch_given_is_the_limit_in_the_statistics():
 def test_one_image_that_does_not_fit_is_said():
     cramped = Cramped(room=0)
     with pytest.raises(DeviceError, match="ran out of memory, and smaller batches do not help"):
-        Restorer(cramped, OPERATORS["sr"], steps=3, solver="picard").restore(torch.zeros(2, 3, 4, 4))
-    assert cramped.calls == [6, 3, 1]
+        Restorer(cramped, OPERATORS["sr"], steps=3, solver="serial").restore(torch.zeros(2, 3, 4, 4))
+    assert cramped.calls == [2, 1]
 
 
 def test_public_names_resolve():
@@ -281,7 +281,8 @@ def test_a_window_bounds_the_timesteps_of_a_sweep_and_keeps_the_answer(solver):
     prior.calls.clear()
     result = kept(prior, operator, solver=solver, window=7).restore(y)
     assert max(prior.calls) <= 7
-    assert sum(prior.calls) == result.stats.nfe[0]
+    assert prior.calls[:2] == [1, 1]  # whether the network gives the same twice
+    assert sum(prior.calls[2:]) == result.stats.nfe[0]
     assert (result.image - serial).square().mean().sqrt() * 255 <= 0.5
     with pytest.raises(OptionError, match="window is 0"):
         Restorer(prior, operator, window=0)

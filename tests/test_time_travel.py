@@ -155,7 +155,8 @@ def test_the_restorer_counts_every_network_call(solver):
     calls = len(SCHEDULE.levels(8).with_travel(3, 3))
     assert calls == 20
     assert seen[-1].done == seen[-1].total == calls
-    assert sum(denoiser.calls) == sum(result.stats.nfe)
+    probes = 0 if solver == "serial" else 2  # whether the network gives the same twice
+    assert sum(denoiser.calls) == sum(result.stats.nfe) + probes
     assert result.stats.sweeps == (calls, calls)
     if solver == "serial":
         assert result.stats.nfe == (calls, calls)

@@ -13,11 +13,13 @@ from deqir.version import __version__
 if TYPE_CHECKING:
     from deqir import operators, solvers
     from deqir.adjoints import ImplicitAdjoint, PhantomGradient, UnrolledAdjoint
+    from deqir.distributed import ShardedDenoiser
     from deqir.errors import DeqirError
     from deqir.images import read_image, write_image
     from deqir.metrics import psnr, ssim
     from deqir.priors import Denoiser, load_prior
-    from deqir.restoration import Restoration, Restorer
+    from deqir.restoration import Restorer
+    from deqir.results import Restoration
     from deqir.schedule import NoiseSchedule
     from deqir.tiling import TiledDenoiser
 
@@ -27,8 +29,9 @@ _HOMES = {
     "ImplicitAdjoint": "adjoints",
     "NoiseSchedule": "schedule",
     "PhantomGradient": "adjoints",
-    "Restoration": "restoration",
+    "Restoration": "results",
     "Restorer": "restoration",
+    "ShardedDenoiser": "distributed",
     "TiledDenoiser": "tiling",
     "UnrolledAdjoint": "adjoints",
     "load_prior": "priors",
@@ -47,6 +50,7 @@ __all__ = [
     "PhantomGradient",
     "Restoration",
     "Restorer",
+    "ShardedDenoiser",
     "TiledDenoiser",
     "UnrolledAdjoint",
     "__version__",

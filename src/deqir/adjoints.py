@@ -19,7 +19,7 @@ from deqir.chain import SamplingChain, serial_solution
 from deqir.costates import CostateChain, CostateModel
 from deqir.errors import NonFiniteError, OptionError
 from deqir.preconditioner import BandedSecant
-from deqir.solvers import FixedPointSolver, Picard, Solution, Status, solve
+from deqir.solvers import FixedPointSolver, Picard, Solution, solve
 
 Solve = Callable[[], Solution]
 
@@ -56,12 +56,15 @@ class ImplicitAdjoint(Adjoint):
     def solution(self, chain: SamplingChain, solve_forward: Solve) -> Solution:
         with torch.no_grad():
             solved = solve_forward()
-        return replace(solved, states=self.attach(chain, solved.states.detach())[1:])
+        return replace(solved, states=self.attach(chain, solved.states.detach(), solved.broken >= 0)[1:])
 
-    def attach(self, chain: SamplingChain, states: Tensor) -> Tensor:
-        """x_0 .. x_S (S + 1, B, C, H, W) with gradients, from the solved ``states`` x_1 .. x_S without."""
+    def attach(self, chain: SamplingChain, states: Tensor, lost: Tensor | None = None) -> Tensor:
+        """x_0 .. x_S (S + 1, B, C, H, W) with gradients, from the solved ``states`` x_1 .. x_S without.
+
+        The images ``lost`` (B,), whose states are not finite, are not evaluated again.
+        """
         whole = torch.cat([chain.initial_noise.detach()[None], states])
-        stepped = self._one_step(chain, whole)
+        stepped = self._one_step(chain, whole, _wanted(chain, lost))
         linked = torch.cat([chain.initial_noise[None], states if stepped is None else stepped])
         if linked.requires_grad:
             # The costates replace the direct gradients: each then flows on through its own step alone.
@@ -73,17 +76,20 @@ class ImplicitAdjoint(Adjoint):
         if direct is None:
             return None
         scale = direct.flatten(2).square().mean(2).amax(0).sqrt().view(-1, 1, 1, 1)
+        asked = scale != 0  # an image that the loss leaves out has no gradient, whatever its states
         scaled = direct / torch.where(scale > 0, scale, 1)
         adjoint = CostateChain(chain, states, scaled)
         with torch.no_grad():
             solved = self._solve(adjoint)
         if self.report is not None:
             self.report(solved)
-        if any(status is Status.NON_FINITE for status in solved.status):
+        for image in (asked.flatten().cpu() & (solved.broken >= 0)).nonzero().flatten().tolist():
+            state = len(chain) - 1 - int(solved.broken[image])
             raise NonFiniteError(
-                "the gradient of the chain is NaN or infinite; check the loss, the prior and the dtype"
+                f"the gradient of image {image} is NaN or infinite from timestep "
+                f"{int(chain.step.levels.timesteps[state])} on; check the loss, the prior and the dtype"
             )
-        return scale * torch.cat([solved.states.flip(0), scaled[-1:]])
+        return torch.where(asked, scale * torch.cat([solved.states.flip(0), scaled[-1:]]), 0)
 
     def _solve(self, adjoint: CostateChain) -> Solution:
         tolerances = torch.full((len(adjoint),), float(self.tolerance), dtype=torch.float64)
@@ -94,18 +100,18 @@ class ImplicitAdjoint(Adjoint):
         sweep, start = adjoint.preconditioned_sweep(model), adjoint.model_start(model)
         return solve(self.solver, sweep, start, tolerances, extrapolate=False)
 
-    def _one_step(self, chain: SamplingChain, whole: Tensor) -> Tensor | None:
+    def _one_step(self, chain: SamplingChain, whole: Tensor, stop: Tensor) -> Tensor | None:
         """x_1 .. x_S computed from their predecessors as constants; None where nothing but x_0 has gradients."""
         step, still = chain.step, torch.zeros_like(whole[0])
         trained = self.network_parameters
         if not trained and not any(step(i, still, still).requires_grad for i in range(len(chain))):
             return None
-        every = whole.new_zeros(whole.shape[1], dtype=torch.long)
+        first = torch.zeros_like(stop)
         if trained:
-            predictions = _checkpointed(chain).evaluate(whole[:-1], every, every + len(step.levels))
+            predictions = _checkpointed(chain).evaluate(whole[:-1], first, stop)
         elif _linear_part_has_gradients(chain):
             with torch.no_grad():
-                predictions = chain.evaluate(whole[:-1], every, every + len(step.levels))
+                predictions = chain.evaluate(whole[:-1], first, stop)
         else:
             predictions = torch.zeros_like(whole[:-1])
         moved = torch.stack([step(i, whole[i], predictions[i]) for i in range(len(chain))])
@@ -132,11 +138,10 @@ class PhantomGradient(Adjoint):
     def solution(self, chain: SamplingChain, solve_forward: Solve) -> Solution:
         with torch.no_grad():
             solved = solve_forward()
-        states = solved.states.detach()
-        prefix = torch.zeros(states.shape[1], dtype=torch.long, device=states.device)
-        tracked = _checkpointed(chain)
+        states, stop = solved.states.detach(), _wanted(chain, solved.broken >= 0)
+        prefix, tracked = len(chain) - stop, _checkpointed(chain)
         for _ in range(self.steps):
-            swept = tracked.sweep(states, prefix, prefix + len(chain))
+            swept = tracked.sweep(states, prefix, torch.full_like(stop, len(chain)))
             states = (1 - self.damping) * states + self.damping * swept
         return replace(solved, states=solved.states + (states - states.detach()))
 
@@ -169,6 +174,12 @@ class _Checkpointed:
 
 def _checkpointed(chain: SamplingChain) -> SamplingChain:
     return replace(chain, denoiser=_Checkpointed(chain.denoiser))
+
+
+def _wanted(chain: SamplingChain, lost: Tensor | None) -> Tensor:
+    """How many states of every image are evaluated, (B,) int64: none of those ``lost`` (B,)."""
+    every = torch.full((chain.image_count,), len(chain), device=chain.initial_noise.device)
+    return every if lost is None else torch.where(lost.to(every.device), 0, every)
 
 
 def _linear_part_has_gradients(chain: SamplingChain) -> bool:

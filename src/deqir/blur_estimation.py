@@ -16,7 +16,8 @@ NARROW, WIDE = 1.0, 2.0
 """Standard deviations, in pixels, of the two Gaussians whose gradients are compared."""
 STRONGEST = 0.3
 """The share of the edge pixels, those of the strongest gradient, that is looked at."""
-NOISE_MARGIN = 8.0
+NOISE_MARGIN, WEAKEST = 8.0, 0.02
+"""Edges have a gradient of this many times that of the noise, and of this share of the strongest."""
 FEWEST_EDGES = 30
 
 
@@ -43,7 +44,7 @@ def _edge_widths(luma: Plane, noise: float) -> Plane:
     """Squared widths of the strong edges of ``luma`` (H, W)."""
     narrow_rows, narrow_columns = _gradient(luma, NARROW)
     narrow, wide = np.hypot(narrow_rows, narrow_columns), np.hypot(*_gradient(luma, WIDE))
-    floor = NOISE_MARGIN * noise / (sqrt(8 * np.pi) * NARROW**2) + 1e-3
+    floor = max(NOISE_MARGIN * noise / (sqrt(8 * np.pi) * NARROW**2), WEAKEST * float(narrow.max()), 1e-9)
     edges = _ridge(narrow, narrow_rows, narrow_columns) & (narrow > floor)
     border = round(3 * WIDE)
     edges[:border], edges[-border:], edges[:, :border], edges[:, -border:] = False, False, False, False

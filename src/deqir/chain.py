@@ -130,17 +130,20 @@ def serial_solution(
 ) -> Solution:
     """The serial walk as a solution, exact after S sweeps; all its states with ``keep``, else the last alone."""
     states: list[Tensor] = []
+    broken = torch.full((chain.image_count,), -1, device=chain.initial_noise.device)
 
     def report(done: int, state: Tensor) -> None:
+        nonlocal broken
+        finite = state.isfinite().flatten(1).all(1)
+        broken = torch.where((broken < 0) & ~finite, done - 1, broken)
         if keep:
             states.append(state)
         if progress is not None:
             progress(done, state)
 
     image = chain.sample(report)
-    finite = image.isfinite().flatten(1).all(1).tolist()
-    status = tuple(Status.CONVERGED if good else Status.NON_FINITE for good in finite)
+    status = tuple(Status.CONVERGED if step < 0 else Status.NON_FINITE for step in broken.tolist())
     counts = torch.full((chain.image_count,), len(chain))
     empty = torch.empty(0, chain.image_count)
     exact = torch.zeros(chain.image_count)
-    return Solution(torch.stack(states or [image]), status, counts, counts, empty, empty.long(), exact)
+    return Solution(torch.stack(states or [image]), status, counts, counts, empty, empty.long(), exact, broken.cpu())

@@ -68,9 +68,9 @@ class Diagnosis:
         found = f"{source}noise {_shown(self.noise, 3)}, "
         found += "blur unknown (hardly any edges)" if self.blur is None else f"blur {_shown(self.blur, 1)} px"
         advice = {
-            "none": "not sure that anything is wrong, so the photo is left as it is; give noise or blur_width to insist",
+            "none": "not sure that anything is wrong, so the photo is left alone; give noise or blur_width to insist",
             "denoise": "treated as noise alone",
-            "deblur": "treated as a Gaussian blur of this width with this noise; blur of another kind is not recognised",
+            "deblur": "treated as a Gaussian blur of this width and this noise; other kinds of blur are not recognised",
         }
         return f"{found}: {advice[self.remedy]}"
 

@@ -17,8 +17,16 @@ class NonFiniteError(DeqirError, ValueError):
     """A tensor holds NaN or infinite values."""
 
 
+class NondeterminismError(DeqirError):
+    """A prior answers differently when it is asked the same twice, so that its chain has no fixed point."""
+
+
 class ImageReadError(DeqirError):
     """A file could not be read as an image."""
+
+
+class RecordReadError(DeqirError):
+    """A file of records of restorations could not be read."""
 
 
 class OutputError(DeqirError):
@@ -33,8 +41,16 @@ class DownloadError(DeqirError):
     """A prior could not be fetched from the hub, or is not in its cache."""
 
 
+class RunReadError(DeqirError):
+    """A saved run, or the settings of one, could not be read."""
+
+
 class DeviceError(DeqirError):
     """The device asked for is not available, or out of memory."""
+
+
+class RankError(DeqirError):
+    """A process of a distributed job failed, or lost another one; the whole job ends."""
 
 
 class MissingExtraError(DeqirError, ImportError):

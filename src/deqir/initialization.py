@@ -9,11 +9,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from deqir.adjoints import Adjoint, ImplicitAdjoint, UnrolledAdjoint
+from deqir.adjoints import Adjoint
+from deqir.differentiation import differentiable
 from deqir.errors import NonFiniteError, OptionError
 from deqir.losses import Candidate, Loss
 from deqir.optimizers import OPTIMIZERS, Optimizer, OptimizerName
-from deqir.restoration import Restoration, Restorer
+from deqir.restoration import Restorer
+from deqir.results import Restoration
 
 Variables = Literal["initial", "all"]
 Stopped = Literal["iterations", "patience", "diverged", "interrupted"]
@@ -171,13 +173,8 @@ class _Search:
         state: OptimizationState | None,
     ):
         self.settings, self.y, self.seed = settings, y, seed
-        restorer = settings.restorer
-        if restorer.solver == "auto":
-            chosen = restorer.restore(y, seed, initial_noise=initial_noise).stats.solver
-            restorer = replace(restorer, solver="serial" if chosen == "serial" else "preconditioned")
-        serial = restorer.solver == "serial"
-        self.restorer = replace(restorer, keep_trajectory=not serial)
-        self.adjoint = settings.adjoint or (UnrolledAdjoint() if serial else ImplicitAdjoint(tolerance=1e-2))
+        restorer, self.adjoint = differentiable(settings.restorer, y, settings.adjoint)
+        self.restorer = replace(restorer, keep_trajectory=restorer.solver != "serial")
         self.trajectory: Tensor | None = None
         noise = _drawn(settings, y, seed, initial_noise)
         if state is None:

@@ -18,7 +18,9 @@ from torch import Tensor
 from deqir.chain import SamplingChain
 from deqir.equilibrium import GREY_LEVELS_PER_UNIT
 from deqir.errors import NonFiniteError, OptionError, ShapeError
+from deqir.initialization import NoiseOptimizer
 from deqir.jacobian import BandedJacobian
+from deqir.losses import Distance
 from deqir.metrics import psnr
 from deqir.operators import Unobserved
 from deqir.preconditioner import BandedSecant
@@ -106,6 +108,19 @@ def invert(
     counts = tuple(search.evaluations.tolist())
     defects = torch.stack(search.defects).cpu() * GREY_LEVELS_PER_UNIT
     return Inversion(noise, again, psnr(again, image.to(again)), len(defects), counts, defects)
+
+
+def refine(restorer: Restorer, image: Tensor, noise: Tensor, iterations: int = 10) -> Inversion:
+    """Inversion by optimisation: ``noise`` (1, C, H, W), moved by L-BFGS until the sampler makes ``image`` of it.
+
+    From where ``invert`` ended, or from any noise where a chain has no inverse; ``image`` (1, C, H, W) lies in [0, 1].
+    ``sweeps`` and ``nfe`` are zero here, and there are no defects. Raises what ``NoiseOptimizer`` raises.
+    """
+    sampler = unconditional(restorer)
+    search = NoiseOptimizer(sampler, [(1.0, Distance(image))], iterations, "lbfgs")
+    found = search.run(torch.zeros_like(image), initial_noise=noise)
+    again = found.image.detach()
+    return Inversion(found.noise[0], again, psnr(again, image.to(again)), 0, (0,), torch.empty(0, 1))
 
 
 class _ReversedChain:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from deqir.appraisal import appraise
 from deqir.consistency import describe_rule
-from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
+from deqir.errors import DeqirError, ImageReadError, NonFiniteError, OptionError, OutputError
 from deqir.images import (
     MAX_PIXELS,
     Attachments,
@@ -32,7 +34,8 @@ from deqir.observations import Observation, read_observation, write_observation
 from deqir.old_photo import TRAVEL
 from deqir.operators import Inpainting, LinearOperator
 from deqir.priors import Denoiser
-from deqir.restoration import Progress, Restoration, Restorer, resolve_device
+from deqir.restoration import Restorer, resolve_device
+from deqir.results import Progress, Restoration
 from deqir.solvers import Status
 from deqir.tasks import Task
 from deqir.version import __version__
@@ -80,12 +83,23 @@ class WarmStart:
         return known if known is not None and tuple(known.shape[-2:]) == size else None
 
 
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """One finished restoration: what was asked, who restored it, what came out, and its record."""
+
+    problem: Problem
+    restorer: Restorer
+    result: Restoration
+    record: Record
+
+
 @dataclass(frozen=True)
 class RestoreJob:
     """How every file of a run is restored.
 
     ``task_settings`` holds the task settings that were asked for (``name`` among them, unless files bring it with
-    them); ``options`` the arguments of ``Restorer``; ``noise`` the noise level in units of 0..1 (None: what the
+    them); ``origin`` the arguments with which ``load_prior`` made the prior (None: not known, and the records cannot be
+    repeated); ``options`` the arguments of ``Restorer``; ``noise`` the noise level in units of 0..1 (None: what the
     file says, else 0; ``"auto"``: estimated). With ``simulate`` a file is the truth: it is degraded first. Results have
     ``bits`` per channel, 8 or 16.
     """
@@ -98,6 +112,15 @@ class RestoreJob:
     simulate: bool = False
     overwrite: bool = False
     bits: int = 8
+    origin: Mapping[str, Any] | None = None
+
+    def settings(self) -> Record | None:
+        """What makes this job again, as JSON can hold it; None where the origin of the prior is not known."""
+        if self.origin is None:
+            return None
+        chosen = ("seed", "noise", "simulate", "bits")
+        mappings = {name: dict(getattr(self, name)) for name in ("origin", "task_settings", "options")}
+        return {**mappings, **{name: getattr(self, name) for name in chosen}}
 
     def run(
         self,
@@ -106,37 +129,50 @@ class RestoreJob:
         progress: Callable[[Progress], None] | None = None,
         frame: int = 0,
         warm: WarmStart | None = None,
+        keep: Callable[[Finished], None] | None = None,
     ) -> Record:
         """Restore a frame of ``file`` into the image file ``target`` and return its record. Raises DeqirError.
 
-        ``warm`` passes the trajectory on from one frame of a sequence to the next.
+        ``warm`` passes the trajectory on from one frame of a sequence to the next; ``keep`` sees all that came out.
         """
         refuse_existing(target, self.overwrite, file)
         problem = self.problem(file, frame)
         refuse_huge(problem.shape, file)
         if problem.leave_alone:
             write_image(target, problem.y[0], self.bits, attachments=problem.attachments)
-            return _untouched(file, problem) | {"frame": frame, "warm_start": False}
-        mask_file = mask_path(target)
+            return untouched(file, problem) | {"frame": frame, "warm_start": False} | self._origin(file, target)
         if problem.mask is not None:
-            refuse_existing(mask_file, self.overwrite, file)
+            refuse_existing(mask_path(target), self.overwrite, file)
         start = None if warm is None else warm.at(problem.shape[1:])
-        travels = problem.task.name == "old-photo" and self.options.get("steps", 100) > TRAVEL["travel_length"]
-        travel = TRAVEL if travels else {}
-        options = {"keep_trajectory": warm is not None, **travel, **self.options}
-        restorer = Restorer(self.prior, problem.operator, noise=problem.noise, **options)
-        result = restorer.restore(problem.y, seed=self.seed, progress=progress, start=start)
-        if result.status[0] is Status.NON_FINITE:
-            raise DeqirError(f"{file}: {result.status[0].value}")
-        record = self._record(file, problem, restorer, result)
+        restorer, result = self.restored([problem], progress, start, keep_trajectory=warm is not None)
+        record = self.record(file, problem, restorer, result)
         record |= {"frame": frame, "warm_start": start is not None and result.stats.solver != "serial"}
         write_image(target, result.image[0], self.bits, attachments=problem.attachments)
-        if problem.mask is not None:
-            write_image(mask_file, problem.mask[0])
-            record["mask_file"] = str(mask_file)
+        record |= write_mask(target, problem)
+        record |= self._origin(file, target)
         if warm is not None:
             warm.trajectory = result.trajectory
+        if keep is not None:
+            keep(Finished(problem, restorer, result, record))
         return record
+
+    def restored(
+        self,
+        problems: Sequence[Problem],
+        progress: Callable[[Progress], None] | None = None,
+        start: Tensor | None = None,
+        keep_trajectory: bool = False,
+    ) -> tuple[Restorer, Restoration]:
+        """Restore problems of one task, shape and noise level together, each with the seed of the job.
+
+        ``progress`` and ``start`` as in ``Restorer.restore``.
+        """
+        first = problems[0]
+        travels = first.task.name == "old-photo" and self.options.get("steps", 100) > TRAVEL["travel_length"]
+        options = {"keep_trajectory": keep_trajectory, **(TRAVEL if travels else {}), **self.options}
+        restorer = Restorer(self.prior, first.operator, noise=first.noise, **options)
+        y = torch.cat([problem.y for problem in problems])
+        return restorer, restorer.restore(y, [self.seed] * len(y), progress, start)
 
     def problem(self, file: Path, frame: int = 0) -> Problem:
         """Read a frame of ``file`` as truth or observation."""
@@ -166,9 +202,14 @@ class RestoreJob:
             noise = max(noise, quantization.noise)
         return Problem(task, y, shape, None, noise, estimated, observation.attachments)
 
+    def _origin(self, file: Path, target: Path) -> Record:
+        """What it takes to make ``target`` again and to compare it."""
+        hashes = {"file_sha256": file_hash(file), "out": str(target), "out_sha256": file_hash(target)}
+        return {"job": self.settings(), **hashes}
+
     def _appraised(self, task: Task, observation: Observation, file: Path) -> Problem:
         """The problem that a photo as it is found poses."""
-        if isinstance(self.noise, float):
+        if self.noise is not None and self.noise != "auto":
             checked_noise(task, self.noise)
         found = appraise(task, observation.value[None], self.noise, compression(file))
         chosen = found.task or task
@@ -185,7 +226,13 @@ class RestoreJob:
             found.task is None,
         )
 
-    def _record(self, file: Path, problem: Problem, restorer: Restorer, result: Restoration) -> Record:
+    def record(self, file: Path, problem: Problem, restorer: Restorer, result: Restoration, index: int = 0) -> Record:
+        """What is kept of image ``index`` of a restored batch; raises DeqirError where it is not finite."""
+        if result.status[index] is Status.NON_FINITE:
+            raise NonFiniteError(
+                f"{file}: the chain gave NaN or infinite values at timestep {result.failed_at[index]}; "
+                "check the prior, the dtype and the observation"
+            )
         record: Record = {
             "file": str(file),
             "task": problem.task.name,
@@ -203,15 +250,18 @@ class RestoreJob:
             "solver": result.stats.solver,
             "solver_reason": result.stats.reason,
             "tolerance": restorer.tolerance,
-            "status": result.status[0].name.lower(),
-            "sweeps": result.stats.sweeps[0],
-            "nfe": result.stats.nfe[0],
+            "max_sweeps": restorer.max_sweeps,
+            "window": restorer.window,
+            "simulate": self.simulate,
+            "status": result.status[index].name.lower(),
+            "sweeps": result.stats.sweeps[index],
+            "nfe": result.stats.nfe[index],
             "seconds": round(result.stats.seconds, 3),
             "max_batch": result.stats.max_batch,
             "tile": result.stats.tile,
-            "residual": last_residual(result),
-            "estimated_error": finite_or_none(float(result.estimated_error[0])),
-            "measurement_error": float(result.measurement_error[0]),
+            "residual": last_residual(result, index),
+            "estimated_error": finite_or_none(float(result.estimated_error[index])),
+            "measurement_error": float(result.measurement_error[index]),
             "device": str(resolve_device(restorer.device)),
             "dtype": restorer.dtype,
             "version": __version__,
@@ -219,11 +269,11 @@ class RestoreJob:
         if problem.findings:
             record["findings"] = dict(problem.findings)
         if problem.truth is not None:
-            record |= scores(problem, result.image.cpu())
+            record |= scores(problem, result.image[index : index + 1].cpu())
         return record
 
 
-def _untouched(file: Path, problem: Problem) -> Record:
+def untouched(file: Path, problem: Problem) -> Record:
     """The record of a photo that was left as it is."""
     return {
         "file": str(file),
@@ -237,6 +287,7 @@ def _untouched(file: Path, problem: Problem) -> Record:
         "sweeps": 0,
         "nfe": 0,
         "seconds": 0.0,
+        "tolerance": 0.0,
         "findings": dict(problem.findings),
         "version": __version__,
     }
@@ -245,6 +296,14 @@ def _untouched(file: Path, problem: Problem) -> Record:
 def mask_path(target: Path) -> Path:
     """Where the mask that was detected for the result ``target`` is written."""
     return target.with_name(f"{target.stem}-mask.png")
+
+
+def write_mask(target: Path, problem: Problem) -> Record:
+    """Write the mask that was detected, where one was, beside ``target``; its name for the record."""
+    if problem.mask is None:
+        return {}
+    write_image(mask_path(target), problem.mask[0])
+    return {"mask_file": str(mask_path(target))}
 
 
 def compression(file: Path) -> JpegQuantization | None:
@@ -269,10 +328,22 @@ def finite_or_none(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def last_residual(result: Restoration) -> float | None:
-    """The last measured change of the image in grey levels; None for a serial chain, which has none."""
-    values = result.residuals[~result.residuals.isnan()]
+def last_residual(result: Restoration, index: int) -> float | None:
+    """The last measured change of image ``index`` in grey levels; None for a serial chain, which has none."""
+    values = result.residuals[:, index]
+    values = values[~values.isnan()]
     return float(values[-1]) if len(values) else None
+
+
+def failure(file: Path, error: Exception) -> Record:
+    """The record of a file that could not be restored, with the one sentence that says why."""
+    sentence = str(error)
+    if not isinstance(error, DeqirError):
+        if os.environ.get("DEQIR_DEBUG"):
+            raise error
+        cause = (sentence.splitlines() or [""])[0]
+        sentence = f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
+    return {"file": str(file), "status": "failed", "error": sentence}
 
 
 def degrade(file: Path, target: Path, task: Task, noise: float = 0.0, seed: int = 0, overwrite: bool = False) -> Record:
@@ -288,6 +359,14 @@ def degrade(file: Path, target: Path, task: Task, noise: float = 0.0, seed: int 
     metadata = {"task": task.settings(), "image_shape": list(shape), "noise": noise}
     write_observation(target, Observation(value, metadata))
     return {"file": str(file), "out": str(target), "task": task.settings(), "shape": list(value.shape)}
+
+
+def file_hash(file: Path) -> str:
+    """The SHA-256 of the bytes of ``file``. Raises ImageReadError where it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ImageReadError(f"{file} cannot be read ({error.strerror}); check the path") from None
 
 
 def noisy(y: Tensor, noise: float, seed: int) -> Tensor:
@@ -361,7 +440,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".deqir-write-test.part"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"output folder {folder} cannot be written ({error.strerror}); choose another") from None
 

@@ -151,6 +151,28 @@ class HighFrequencyEnergy(Loss):
 
 
 @dataclass(frozen=True, eq=False)
+class Sharpness(Loss):
+    """Squared logarithm of the image's mean squared gradient over ``ratio`` times that of a ``reference`` image.
+
+    ``reference`` (1 | B, 1 | C, H, W) in [0, 1]; beside a guide that is blurred, ``ratio`` 1.25 of its own sharpness
+    keeps the image sharper than the guide. Raises ShapeError for a reference of another size, OptionError where
+    ``ratio`` is not above zero.
+    """
+
+    reference: Tensor
+    ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.ratio > 0:
+            raise OptionError(f"the ratio of sharpness is {self.ratio}; choose a number above zero")
+
+    def __call__(self, candidate: Candidate) -> Tensor:
+        reference = _fitting(self.reference, candidate.image, "reference")
+        ours, theirs = (_gradient_energy(image) + 1e-8 for image in (candidate.image, reference))
+        return (ours / (self.ratio * theirs)).log().square()
+
+
+@dataclass(frozen=True, eq=False)
 class Gaussianity(Loss):
     """How unlike white Gaussian noise the initial noise is.
 
@@ -261,6 +283,12 @@ def _differences(image: Tensor) -> tuple[Tensor, Tensor]:
     down = torch.nn.functional.pad(image.diff(dim=-2), (0, 0, 0, 1))
     across = torch.nn.functional.pad(image.diff(dim=-1), (0, 1))
     return down, across
+
+
+def _gradient_energy(image: Tensor) -> Tensor:
+    """Mean squared gradient, (B,)."""
+    down, across = _differences(image)
+    return (down.square() + across.square()).mean((1, 2, 3))
 
 
 def _quantiles(ascending: Tensor, at: Tensor) -> Tensor:

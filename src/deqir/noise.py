@@ -30,7 +30,7 @@ class SeededNoise:
 
     It is drawn on the CPU in float32, image by image and step by step, each from a generator of its own: an image's
     noise depends on its seed and the step alone. A single step is drawn when it is asked for, so that a serial walk
-    holds one at a time; a slice keeps all of them for the sweeps to come.
+    holds one at a time; a slice, or a step that is asked for again, keeps all of them for the sweeps to come.
     """
 
     shape: Shape
@@ -39,6 +39,7 @@ class SeededNoise:
     device: torch.device
     dtype: torch.dtype
     _kept: list[Tensor] = field(default_factory=list, repr=False)
+    _asked: set[int] = field(default_factory=set, repr=False)
 
     @property
     def initial(self) -> Tensor:
@@ -51,8 +52,9 @@ class SeededNoise:
     def __getitem__(self, steps: slice) -> Tensor: ...
     def __getitem__(self, steps: int | slice) -> Tensor:
         """z_i for a number, the stacked z for a slice."""
-        if isinstance(steps, int):
-            return self._kept[0][steps] if self._kept else self._draw(str(steps))
+        if isinstance(steps, int) and not self._kept and steps not in self._asked:
+            self._asked.add(steps)
+            return self._draw(str(steps))
         if not self._kept:
             self._kept.append(torch.stack([self._draw(str(step)) for step in range(self.steps)]))
         return self._kept[0][steps]

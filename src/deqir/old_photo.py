@@ -42,7 +42,7 @@ def classical_old_photo(y: Tensor, mask: Tensor, scale: int, colour: bool, noise
 
     holes = (mask[0, 0] == 0).cpu().numpy().astype(np.uint8)
     filled = []
-    for image in (255 * y.detach().clamp(0, 1)).round().cpu().to(torch.uint8):
+    for image in (255 * (y * mask.to(y)).detach().clamp(0, 1)).round().cpu().to(torch.uint8):
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
         painted = np.asarray(cv2.inpaint(pixels, holes, TELEA_RADIUS, cv2.INPAINT_TELEA)).reshape(pixels.shape)
         filled.append(torch.from_numpy(painted).permute(2, 0, 1) / 255)

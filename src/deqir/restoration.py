@@ -22,69 +22,14 @@ from deqir.noise import SeededNoise
 from deqir.operators import LinearOperator, as_operator
 from deqir.preconditioner import BandedSecant
 from deqir.priors import Denoiser, require_label
+from deqir.repetition import is_repeatable, require_repeatable
+from deqir.results import Progress, Restoration, Statistics
 from deqir.schedule import NoiseLevels, Spacing
-from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, Status, SweepReport, TriangularAnderson
+from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, SweepReport, TriangularAnderson
 from deqir.tiling import TiledDenoiser, TileSize, checked_tiling, choose_tile
 
 SolverName = Literal["auto", "serial", "picard", "anderson", "triangular", "preconditioned"]
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What a restoration cost. ``sweeps`` and ``nfe`` have one entry an image.
-
-    ``sweeps`` counts network calls that had to wait for each other (a serial chain: all), ``nfe`` the states handed to
-    the network, ``seconds`` the wall-clock time of the whole batch. ``max_batch`` is the limit on the images in one
-    network call at the end, after it was halved ``halvings`` times for lack of memory; where the network saw tiles of
-    ``tile`` pixels (else None), both count tiles.
-    """
-
-    solver: str
-    reason: str
-    sweeps: tuple[int, ...]
-    nfe: tuple[int, ...]
-    seconds: float
-    max_batch: int
-    halvings: int
-    tile: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Restoration:
-    """A restored batch.
-
-    ``image`` (B, C, H, W) lies nominally in [0, 1]; it is not clipped, so that it agrees with the observation.
-    ``status`` per image; ``residuals`` (sweeps, B): the change of the restored image in each sweep, root mean square
-    in grey levels of 0..255 (empty for a serial chain); ``estimated_error`` (B,): how far the image is thought to be
-    from the serial chain's, root mean square in grey levels (0: exact); ``measurement_error`` (B,): that of A x - y.
-    ``trajectory`` (S, B, C, H, W) in [-1, 1] units holds x_1 .. x_S where the restorer keeps it.
-    """
-
-    image: Tensor
-    status: tuple[Status, ...]
-    stats: Statistics
-    residuals: Tensor
-    estimated_error: Tensor
-    measurement_error: Tensor
-    trajectory: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One report while restoring: ``done`` of ``total`` timesteps are final after ``sweep`` sequential calls.
-
-    ``residual`` is the largest change of a restored image in grey levels, NaN for a serial chain; ``image``
-    (B, C, H, W) in [0, 1] is the current last state; ``nfe`` the images handed to the network so far, at most of any
-    image of the batch.
-    """
-
-    sweep: int
-    done: int
-    total: int
-    residual: float
-    image: Tensor
-    nfe: int
 
 
 @dataclass(frozen=True)
@@ -168,7 +113,8 @@ class Restorer:
         (and the trajectory) of the result can be differentiated with respect to ``y``, those noises and the tensors of
         the operator. Raises ShapeError where the observation does not fit the operator or another argument the chain,
         NonFiniteError where one of them holds NaN, DeviceError where the device is missing or its memory too small even
-        with one image in a network call.
+        with one image in a network call, NondeterminismError where a parallel solver is asked for and the prior answers
+        differently to the same input.
         """
         y = _checked(y)
         device = resolve_device(self.device)
@@ -239,7 +185,8 @@ class Restorer:
         watch = _Watch(progress, len(chain), grey)
         method = self._choose(chain)
         solution = self._solution(chain, method, watch, start, adjoint)
-        image = _to_unit(solution.value, grey)
+        lost = (solution.broken >= 0).to(y.device).view(-1, 1, 1, 1)
+        image = torch.where(lost, torch.nan, _to_unit(solution.value, grey))
         stats = Statistics(
             method.name,
             method.reason,
@@ -251,7 +198,9 @@ class Restorer:
         error = (self.operator.forward(image.detach()) - y).detach().flatten(1).square().mean(1).sqrt()
         residuals, estimated = (part * GREY_LEVELS_PER_UNIT for part in (solution.residuals, solution.errors))
         kept = solution.states if self.keep_trajectory else None
-        return Restoration(image, solution.status, stats, residuals, estimated, error, kept)
+        timesteps = chain.step.levels.timesteps.tolist()
+        failed_at = tuple(None if step < 0 else int(timesteps[step]) for step in solution.broken.tolist())
+        return Restoration(image, solution.status, stats, residuals, estimated, error, kept, failed_at)
 
     def _chain(
         self,
@@ -289,11 +238,16 @@ class Restorer:
 
     def _choose(self, chain: SamplingChain) -> _Method:
         if isinstance(self.solver, FixedPointSolver):
+            require_repeatable(chain, self.prior.name)
             return _Method(type(self.solver).__name__.lower(), "asked for", self.solver)
         name, reason = str(self.solver), "asked for"
         if name == "auto":
             choice = choose_solver(chain)
             name, reason = choice.solver, choice.reason
+            if name != "serial" and not is_repeatable(chain):
+                name, reason = "serial", "the prior answers differently to the same input"
+        elif name != "serial":
+            require_repeatable(chain, self.prior.name)
         if name == "serial":
             return _Method(name, reason)
         if name in ("anderson", "triangular"):
@@ -391,4 +345,5 @@ class _Watch:
             residual = float(report.residual.nan_to_num(0).max()) * GREY_LEVELS_PER_UNIT
             image = _to_unit(report.states[-1], self.grey)
             done, nfe = int(report.finished.min()), int(report.evaluations.max())
-            self.progress(Progress(report.sweep, done, self.total, residual, image, nfe))
+            every = report.residuals * GREY_LEVELS_PER_UNIT
+            self.progress(Progress(report.sweep, done, self.total, residual, image, nfe, report.states, every))

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from deqir.cli.console import out
 from deqir.version import __version__
 
-app = typer.Typer(
+CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
+
+
+class ExampleFirst(TyperCommand):
+    """A command whose example, its epilog, stands above the options: on the first screen of its help."""
+
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, **settings)
+        if self.epilog:
+            self.help, self.short_help, self.epilog = f"{self.help}\n\n{self.epilog}", self.help, None
+
+
+class Application(typer.Typer):
+    """A typer application whose commands show their example first."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[CommandFunction], CommandFunction]:
+        return super().command(name, cls=ExampleFirst, **settings)
+
+
+app = Application(
     name="deqir",
     help="Restore images with a pretrained diffusion model, all timesteps solved at once.",
     no_args_is_help=True,

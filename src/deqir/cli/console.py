@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -40,3 +42,48 @@ class progress_line:  # noqa: N801  (a context manager used like a function)
         if progress.residual == progress.residual:
             state += f", residual {progress.residual:.3g} grey levels"
         self.bar.update(self.task, completed=progress.done, total=progress.total, state=state)
+
+
+@contextmanager
+def folder_progress(title: str, total: int, visible: bool = True) -> Iterator[Callable[[float], None]]:
+    """A progress line on standard error: files done, time taken and time left; call what it gives with files done."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description} {task.completed:.0f}/{task.total:.0f}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    shown = visible and err.is_terminal
+    bar = Progress(*columns, console=err, transient=True, disable=not shown, redirect_stdout=out.is_terminal)
+    task = bar.add_task(title, total=total)
+    with bar:
+        yield lambda files: bar.update(task, advance=files)
+
+
+def restored_line(record: dict[str, Any], target: Path) -> str:
+    """How one image was restored, on one line."""
+    line = (
+        f"{record['file']} -> {target}: {record['task']}, {record['solver']} ({record['solver_reason']}), "
+        f"{record['sweeps']} sweeps, {record['nfe']} network evaluations, {record['seconds']:.1f} s"
+    )
+    if record["noise_estimated"]:
+        line += f", noise estimated as {record['noise']:.4f}"
+    if "findings" in record:
+        line += f"; {record['findings']['assumed']}"
+    if "mask_file" in record:
+        line += f"; the mask is {record['mask_file']}, edit it and give it back with --mask"
+    if record["status"] != "converged":
+        line += f", {record['status']}"
+    if "psnr" in record:
+        line += (
+            f", PSNR {_decibels(record['psnr'])} ({record['classical']} {_decibels(record['classical_psnr'])}), "
+            f"SSIM {record['ssim']:.4f} ({record['classical_ssim']:.4f})"
+        )
+    return line
+
+
+def _decibels(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.2f} dB"

@@ -12,7 +12,7 @@ from deqir.cli.console import out
 from deqir.cli.options import Overwrite, PriorOptions, prior_options
 
 
-@app.command(epilog="Example:  deqir convert 256x256_diffusion_uncond.pt --out adm-256/")
+@app.command(epilog="Example:  deqir convert celeba_hq.ckpt --out celeba-hq/")
 def convert(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint file, a diffusers folder or a hub id.")],
     folder: Annotated[Path, typer.Option("--out", "-o", help="The diffusers folder to write.")],

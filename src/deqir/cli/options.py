@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import typer
 
+from deqir.cli.config import use_config
 from deqir.errors import OptionError
 
 TaskOption = Annotated[
@@ -49,6 +51,19 @@ Noise = Annotated[
     Optional[float],
     typer.Option(help="Standard deviation of the observation's noise, in units of 0..1; simulate and degrade add it."),
 ]
+Config = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--config",
+        callback=use_config,
+        is_eager=True,
+        help="Take options from a JSON file: option names, or a record that deqir saved.",
+    ),
+]
+Report = Annotated[bool, typer.Option("--report", help="Write a page with pictures of the solve beside every result.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON record a line, as in --stats.")]
 NoiseOrAuto = Annotated[
     Optional[str],
     typer.Option(

@@ -6,7 +6,7 @@ from deqir.cli.app import app
 from deqir.cli.console import out
 
 
-@app.command(epilog="Example:  deqir restore photo.jpg --task sr --prior google/ddpm-ema-celebahq-256 --out results/")
+@app.command(epilog="Example:  deqir priors")
 def priors() -> None:
     """List the built-in prior, those in the hub's cache and known ones: size, licence, where to get them."""
     from deqir.priors.catalogue import listed_priors

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from deqir.cli.app import app
-from deqir.cli.console import FAILURE, err, out, progress_line
+from deqir.cli.console import FAILURE, err
+from deqir.cli.folder import FolderRun, checked_shard
+from deqir.cli.manner import Manner
 from deqir.cli.options import (
+    AsJson,
     Blur,
     BlurWidth,
     Boundary,
     Colorize,
+    Config,
     Downsampling,
+    DryRun,
     Fading,
     Hidden,
     Mask,
@@ -23,7 +28,9 @@ from deqir.cli.options import (
     NoiseOrAuto,
     Overwrite,
     PriorOptions,
+    Quiet,
     Ratio,
+    Report,
     Scale,
     TaskOption,
     Threshold,
@@ -35,6 +42,10 @@ from deqir.cli.options import (
     timesteps_or_word,
 )
 from deqir.errors import DeqirError, OptionError
+from deqir.version import __version__
+
+UNDECISIVE = ("device", "max_batch", "overwrite")
+"""Options that decide how a result is computed, and not what it is."""
 
 if TYPE_CHECKING:
     from deqir.items import Item
@@ -120,11 +131,24 @@ def restore(
     sequence: Annotated[
         bool, typer.Option("--sequence", help="The photos are frames in order: each starts from the one before.")
     ] = False,
+    together: Annotated[
+        Optional[int],
+        typer.Option(help="Files of one size in a folder that are restored in one batch at most (default: by number)."),
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(help="What several processes share (torchrun): files, or the timesteps of each image.")
+    ] = "files",
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
+    with_report: Report = False,
     overwrite: Overwrite = False,
+    config: Config = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Restore photos: super-resolution, inpainting, colourisation, deblurring, denoising, compressed sensing."""
     settings = task_settings(locals())
+    rank, timesteps = checked_shard(shard, sequence)
     loading = {"label": label, "guidance": guidance, **prior_options(options)}
     chain = {
         "steps": steps,
@@ -138,15 +162,37 @@ def restore(
         "tile_overlap": tile_overlap,
         "spacing": timesteps_or_word(spacing),
         "rule": rule,
-        "device": device,
+        "device": rank.device(device),
         "dtype": dtype,
     }
     travel = {"travel_length": travel_length, "travel_repeat": travel_repeat}
     chain |= {name: value for name, value in travel.items() if value is not None}
     given = {"seed": seed, "noise": noise_level(noise), "simulate": simulate, "overwrite": overwrite, "bits": depth}
     suffix = _suffix(image_format, depth)
+    if together is not None and together < 1:
+        raise OptionError(f"together is {together}; choose at least 1")
     job = _make_job(prior, loading, settings, chain, given)
-    _run_restore(job, photos, out_dir, stats, suffix, sequence)
+    if with_report:
+        from deqir.report import check_drawing
+
+        check_drawing()
+    manner = Manner(with_report, dry_run, quiet, as_json)
+    if sequence or manner.special or (rank.count == 1 and not any(photo.is_dir() for photo in photos)):
+        _run_restore(job, photos, _Run(out_dir, None if dry_run else stats, suffix, sequence, manner))
+    else:
+        decisive = _decisive(prior, settings, {**loading, **chain, **given, "format": image_format})
+        _run_folder(FolderRun(out_dir, suffix, decisive, rank, together, timesteps, stats), job, photos)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Where results and records go, and how their files are worked through."""
+
+    out_dir: Path
+    stats: Path | None
+    suffix: str
+    sequence: bool
+    manner: Manner
 
 
 def _suffix(image_format: str, depth: int) -> str:
@@ -178,26 +224,26 @@ def _make_job(
     resolve_device(options["device"])
     loaded = load_prior(prior, **loading)
     Restorer(loaded, operators.Denoising(), **options)
-    return RestoreJob(loaded, settings, options, **given)
+    return RestoreJob(loaded, settings, options, origin={"source": prior, **loading}, **given)
 
 
-def _run_restore(
-    job: RestoreJob, photos: list[Path], out_dir: Path, stats: Path | None, suffix: str, sequence: bool
-) -> None:
+def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
     from deqir.items import in_order, items
     from deqir.jobs import WarmStart, make_folder, refuse_existing, write_records
 
+    stats, manner = run.stats, run.manner
     if stats is not None:
         refuse_existing(stats, job.overwrite)
         make_folder(stats.parent)
-    make_folder(out_dir)
+    if not manner.dry_run:
+        make_folder(run.out_dir)
     files, records = _expand(photos)
-    warm = WarmStart() if sequence else None
-    listed = items(in_order(files) if sequence else files, out_dir, suffix)
+    warm = WarmStart() if run.sequence else None
+    listed = items(in_order(files) if run.sequence else files, run.out_dir, run.suffix)
     total = len(listed) + len(records)
     try:
         for item in listed:
-            _restore_one(job, item, records, warm)
+            _restore_one(job, item, records, warm, run.manner)
     except KeyboardInterrupt:
         err.print(f"deqir: interrupted after {len(records)} of {total}; what is finished is kept")
         raise
@@ -205,10 +251,30 @@ def _run_restore(
         if stats is not None and records:
             write_records(stats, records)
     failures = sum("error" in record for record in records)
-    if total > 1:
-        err.print(f"{total - failures} of {total} restored, {failures} failed")
+    if total > 1 and manner.counts:
+        done = "could be restored" if manner.dry_run else "restored"
+        err.print(f"{total - failures} of {total} {done}, {failures} failed")
     if failures:
         raise typer.Exit(FAILURE)
+
+
+def _run_folder(run: FolderRun, job: RestoreJob, photos: list[Path]) -> None:
+    from deqir.jobs import make_folder
+
+    if run.stats is not None:
+        make_folder(run.stats.parent)
+    make_folder(run.folder)
+    run.run(job, *_expand(photos))
+
+
+def _decisive(prior: str, settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """All that decides a result beside the photo, the contents of the files that the options name among it."""
+    from deqir.manifest import content_hash
+
+    named = [text for text in (prior, *settings.values()) if isinstance(text, str) and Path(text).exists()]
+    contents = {text: content_hash(Path(text)) for text in named}
+    kept = {key: value for key, value in options.items() if key not in UNDECISIVE}
+    return {"version": __version__, "prior": prior, "task": settings, "contents": contents, **kept}
 
 
 def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
@@ -221,52 +287,22 @@ def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
         try:
             files += find_images(photo)
         except DeqirError as error:
-            failed.append(_failure(photo, str(error)))
+            failed.append(_failure(photo, error))
     return files, failed
 
 
-def _failure(file: Path, sentence: str) -> Record:
-    err.print(f"deqir: {sentence}")
-    return {"file": str(file), "status": "failed", "error": sentence}
+def _failure(file: Path, error: Exception) -> Record:
+    from deqir.jobs import failure
+
+    record = failure(file, error)
+    err.print(f"deqir: {record['error']}")
+    return record
 
 
-def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmStart | None) -> None:
+def _restore_one(job: RestoreJob, item: Item, records: list[Record], warm: WarmStart | None, manner: Manner) -> None:
     """Restore one item, add its record and say how it went; a failure becomes a record with its sentence."""
     file = item.file
     try:
-        with progress_line(file.name) as report:
-            records.append(job.run(file, item.target, report, item.frame, warm))
-        out.print(_summary(records[-1], item.target))
-    except DeqirError as error:
-        records.append(_failure(file, str(error)))
+        records.append(manner.restore(job, item, warm))
     except Exception as error:
-        if os.environ.get("DEQIR_DEBUG"):
-            raise
-        cause = (str(error).splitlines() or [""])[0]
-        sentence = f"{file}: {type(error).__name__}: {cause}; please report this, DEQIR_DEBUG=1 shows more"
-        records.append(_failure(file, sentence))
-
-
-def _summary(record: Record, target: Path) -> str:
-    line = (
-        f"{record['file']} -> {target}: {record['task']}, {record['solver']} ({record['solver_reason']}), "
-        f"{record['sweeps']} sweeps, {record['nfe']} network evaluations, {record['seconds']:.1f} s"
-    )
-    if record["noise_estimated"]:
-        line += f", noise estimated as {record['noise']:.4f}"
-    if "findings" in record:
-        line += f"; {record['findings']['assumed']}"
-    if "mask_file" in record:
-        line += f"; the mask is {record['mask_file']}, edit it and give it back with --mask"
-    if record["status"] != "converged":
-        line += f", {record['status']}"
-    if "psnr" in record:
-        line += (
-            f", PSNR {_decibels(record['psnr'])} ({record['classical']} {_decibels(record['classical_psnr'])}), "
-            f"SSIM {record['ssim']:.4f} ({record['classical_ssim']:.4f})"
-        )
-    return line
-
-
-def _decibels(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.2f} dB"
+        records.append(_failure(file, error))

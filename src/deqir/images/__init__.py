@@ -1,12 +1,12 @@
 """Image files: reading, writing, masks, and what is kept beside the pixels."""
 
 from deqir.images.attachments import Attachments
-from deqir.images.files import IMAGE_SUFFIXES, StrPath, atomic_write, existing_file, find_images
+from deqir.images.files import IMAGE_SUFFIXES, StrPath, atomic_write, existing_file, find_images, staged
+from deqir.images.jpeg import JpegQuantization, read_quantization
 from deqir.images.masks import read_mask
 from deqir.images.metadata import METADATA_KEY, metadata_to_json, read_metadata
-from deqir.images.jpeg import JpegQuantization, read_quantization
 from deqir.images.reading import MAX_PIXELS, Photo, frame_count, read_image, read_photo
-from deqir.images.writing import DEEP_SUFFIXES, FORMATS, WRITABLE_SUFFIXES, write_image
+from deqir.images.writing import DEEP_SUFFIXES, FORMATS, WRITABLE_SUFFIXES, encode_image, write_image
 
 __all__ = [
     "DEEP_SUFFIXES",
@@ -20,6 +20,7 @@ __all__ = [
     "Photo",
     "StrPath",
     "atomic_write",
+    "encode_image",
     "existing_file",
     "find_images",
     "frame_count",
@@ -29,5 +30,6 @@ __all__ = [
     "read_metadata",
     "read_photo",
     "read_quantization",
+    "staged",
     "write_image",
 ]

@@ -25,14 +25,25 @@ _PILLOW_LOCK = threading.Lock()
 
 def atomic_write(path: StrPath, data: bytes) -> None:
     """Write ``data`` to a hidden ``.part`` file of the same folder and rename it, so that no half file is ever seen."""
+    with staged(path, data, f".{secrets.token_hex(8)}.part"):
+        pass
+
+
+@contextmanager
+def staged(path: StrPath, data: bytes, partial_name: str) -> Iterator[None]:
+    """Write ``data`` to ``partial_name`` in the folder of ``path``; rename it to ``path`` once the body has ended.
+
+    Where the body raises, ``path`` stays as it was. Raises OutputError where the disk refuses.
+    """
     path = Path(path)
-    partial = path.parent / f".{secrets.token_hex(8)}.part"
+    partial = path.parent / partial_name
     try:
         if not path.parent.is_dir():
             raise OutputError(f"{path} cannot be written because its folder does not exist; create {path.parent} first")
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is not a regular file and cannot be replaced; choose another name")
         partial.write_bytes(data)
+        yield
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(
@@ -91,6 +102,10 @@ def opened(path: StrPath) -> Iterator[BinaryIO]:
                 yield file
         except DeqirError:
             raise
+        except Image.DecompressionBombError as error:
+            raise ImageReadError(
+                f"{path} has a frame of more pixels than are allowed; make it smaller, or raise max_pixels"
+            ) from error
         except UnidentifiedImageError as error:
             raise ImageReadError(
                 f"{path} is not a readable PNG, JPEG, WebP, TIFF, GIF or BMP image; check the file, or {CONVERT}"
@@ -103,6 +118,11 @@ def opened(path: StrPath) -> Iterator[BinaryIO]:
             ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def limit_frames(max_pixels: int) -> None:
+    """Let Pillow refuse frames of more pixels, which a GIF can have behind a small first one; inside ``opened``."""
+    Image.MAX_IMAGE_PIXELS = max(1, max_pixels // 2)  # it refuses what is beyond twice that
 
 
 def _images_inside(folder: Path, recursive: bool) -> Iterator[Path]:

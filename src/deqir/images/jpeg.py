@@ -48,9 +48,9 @@ def read_quantization(path: StrPath) -> JpegQuantization | None:
 
     Within a step of size q the error is uniform, q^2 / 12; but most coefficients are quantised to zero, and then the
     error is what they were. So the coefficients of each of the 64 frequencies are taken for Laplacian (Reininger and
-    Gibson, IEEE Trans. Commun. 1983), with the scale that the share of zeros in the file tells, and the error is the one
-    expected of this distribution. What smaller planes of colour lost is not counted. Raises ImageReadError for a file
-    that cannot be read.
+    Gibson, IEEE Trans. Commun. 1983), with the scale that the share of zeros in the file tells, and the error is what
+    that distribution makes one expect. What smaller planes of colour lost is not counted. Raises ImageReadError
+    for a file that cannot be read.
     """
     with opened(path) as file, Image.open(file) as image:
         if image.format != "JPEG" or image.mode not in ("L", "RGB"):
@@ -74,8 +74,8 @@ def read_quantization(path: StrPath) -> JpegQuantization | None:
 def _reduced(plane: Plane, layers: list[tuple[int, ...]], number: int) -> Plane:
     """A plane at the size at which it is stored: those of colour are often smaller than luma."""
     across, down = layers[0][0] // layers[number][0], layers[0][1] // layers[number][1]
-    height, width = (plane.shape[0] // down) * down, (plane.shape[1] // across) * across
-    blocks = plane[:height, :width].reshape(height // down, down, width // across, across)
+    padded = np.pad(plane, ((0, -plane.shape[0] % down), (0, -plane.shape[1] % across)), mode="edge")
+    blocks = padded.reshape(padded.shape[0] // down, down, padded.shape[1] // across, across)
     return np.asarray(blocks.mean((1, 3)))
 
 

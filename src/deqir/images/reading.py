@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deqir.errors import ImageReadError
 from deqir.images.attachments import Attachments, kept_exif, rgb_from_cmyk
-from deqir.images.files import CONVERT, PILLOW_FORMATS, StrPath, opened
+from deqir.images.files import CONVERT, PILLOW_FORMATS, StrPath, limit_frames, opened
 from deqir.images.png import png_depth
 from deqir.images.tiff import ORIENTATION, at_page, needs_cv2, page_offsets, tiff_tags, without_orientation
 
@@ -56,13 +56,17 @@ def read_photo(path: StrPath, frame: int = 0, max_pixels: int = MAX_PIXELS) -> P
     return Photo(upright, Attachments(opacity, attachments.icc_profile, attachments.exif))
 
 
-def frame_count(path: StrPath) -> int:
-    """The frames of an animated PNG, WebP or GIF, the pages of a TIFF without its previews; 1 for other images."""
+def frame_count(path: StrPath, max_pixels: int = MAX_PIXELS) -> int:
+    """The frames of an animated PNG, WebP or GIF, the pages of a TIFF without its previews; 1 for other images.
+
+    Raises ImageReadError for a file that cannot be read or has a later frame of more than ``max_pixels``.
+    """
     with opened(path) as file:
         if tiff_tags(file) is not None:
             with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
                 return max(1, len(page_offsets(data)))
         with Image.open(file, formats=PILLOW_FORMATS) as image:
+            limit_frames(max_pixels)
             return int(getattr(image, "n_frames", 1)) if image.format in _ANIMATED_FORMATS else 1
 
 
@@ -89,6 +93,7 @@ def _decode(file: BinaryIO, frame: int, name: str, max_pixels: int) -> tuple[Pix
             return _upright(pixels, orientation), _upright_or_none(alpha, orientation), kept
     with Image.open(file, formats=PILLOW_FORMATS) as image:
         _check_size(image.width, image.height, name, max_pixels)
+        limit_frames(max_pixels)
         if tags is None and frame:
             _seek(image, frame, name)
         profile = image.info.get("icc_profile")

@@ -36,14 +36,28 @@ def write_image(
     metadata: dict[str, Any] | None = None,
     attachments: Attachments | None = None,
 ) -> None:
-    """Write a (C, H, W) image, C = 1 or 3, in the format that the suffix of ``path`` names.
+    """Write what ``encode_image`` makes of ``image``; the file appears whole or not at all.
+
+    Raises what ``encode_image`` raises, and OutputError where the disk refuses.
+    """
+    atomic_write(path, encode_image(path, image, bits, metadata, attachments))
+
+
+def encode_image(
+    path: StrPath,
+    image: Tensor,
+    bits: int = 8,
+    metadata: dict[str, Any] | None = None,
+    attachments: Attachments | None = None,
+) -> bytes:
+    """The file of a (C, H, W) image, C = 1 or 3, in the format that the suffix of ``path`` names.
 
     Values are clipped to [0, 1] and rounded to 8 or, for PNG and TIFF, 16 bits. WebP is lossless (and always colour),
     JPEG has quality 95. ``metadata`` is kept as JSON in a text chunk of a PNG; other formats cannot carry it and
     leave it out. ``attachments``: opacity fitted to the image (not in JPEG; a 16-bit grey PNG with it becomes colour),
-    colour profile, and EXIF data (not in a 16-bit TIFF, and in JPEG at most 64 KiB). The file appears whole or not at
-    all. Raises OptionError for a suffix, bit depth or metadata that cannot be written, ShapeError and NonFiniteError
-    for such an image, OutputError where the format or the disk refuses.
+    colour profile, and EXIF data (not in a 16-bit TIFF, and in JPEG at most 64 KiB). Raises OptionError for a suffix,
+    bit depth or metadata that cannot be written, ShapeError and NonFiniteError for such an image, OutputError where
+    the format refuses.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -68,7 +82,7 @@ def write_image(
         ) from error
     if encoded_metadata is not None and suffix == ".png":
         data = with_text(data, METADATA_KEY, encoded_metadata)
-    atomic_write(path, data)
+    return data
 
 
 def _quantize(image: Tensor, bits: int) -> Pixels:

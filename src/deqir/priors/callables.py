@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from deqir.errors import ShapeError
-from deqir.priors.denoiser import Denoiser, DiffusersDenoiser, Prediction, check_input, move_network, noise_from
+from deqir.priors.denoiser import (
+    Denoiser,
+    DiffusersDenoiser,
+    Prediction,
+    check_input,
+    in_precision,
+    move_network,
+    noise_from,
+)
 from deqir.priors.options import CheckpointOptions
 from deqir.schedule import NoiseSchedule
 
@@ -42,16 +50,18 @@ class CallableDenoiser:
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """The predicted noise (N, C, H, W) in ``x`` at ``timesteps`` (N,)."""
         check_input(x, self.channels, self.name)
-        half = self.compute_dtype in (torch.bfloat16, torch.float16)
         given = x.to(_dtype_of(self.function, x.dtype))
-        with torch.autocast(x.device.type, self.compute_dtype if half else None, enabled=half):
-            answer = self.function(given, timesteps)
+        output = in_precision(self._checked_call, self.compute_dtype, given, timesteps)
+        alphas = self.schedule.alphas_cumprod.to(x.device)[timesteps].to(x.dtype).view(-1, 1, 1, 1)
+        return noise_from(output[:, : self.channels].to(x.dtype), x, alphas, self.prediction)
+
+    def _checked_call(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        answer = self.function(x, timesteps)
         output = getattr(answer, "sample", answer)
         if not isinstance(output, Tensor) or output.shape not in (x.shape, _doubled(x)):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(answer).__name__
             raise ShapeError(f"the prior {self.name} returned {shape} for {tuple(x.shape)}; return one of that shape")
-        alphas = self.schedule.alphas_cumprod.to(x.device)[timesteps].to(x.dtype).view(-1, 1, 1, 1)
-        return noise_from(output[:, : self.channels].to(x.dtype), x, alphas, self.prediction)
+        return output
 
 
 def _doubled(x: Tensor) -> torch.Size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
 Prediction = Literal["epsilon", "sample", "v_prediction"]
+
+HALF_TYPES = (torch.bfloat16, torch.float16)
 
 ATTENTION_FREE_TILE = 256
 """The least tile of a network that is purely convolutional: it takes any size, and larger tiles waste less overlap."""
@@ -52,7 +55,8 @@ class DiffusersDenoiser:
 
     Of twice as many output channels as image channels (a learned variance) the first half counts. Images whose sides
     its downsampling does not divide are padded by reflection and cropped back.
-    ``compute_dtype`` bfloat16 or float16 runs the network under autocast; the states stay in their own precision.
+    ``compute_dtype`` bfloat16 or float16 runs the network under autocast, and images that overflow there once more in
+    float32; the states stay in their own precision.
     """
 
     model: UNet2DModel
@@ -139,17 +143,38 @@ def run_network(
 ) -> Tensor:
     """The output (N, C', H, W) of ``model`` for ``x`` (N, C, H, W), which is padded by reflection and cropped back.
 
-    ``conditioning`` (N,): timesteps or noise levels; ``labels`` (N,) int64: classes. bfloat16 and float16 run under
-    autocast.
+    ``conditioning`` (N,): timesteps or noise levels; ``labels`` (N,) int64: classes. bfloat16 and float16 run as
+    ``in_precision`` says.
     """
     height, width = x.shape[-2:]
     multiple = int(2 ** (len(model.config["block_out_channels"]) - 1))
     padded = pad_to_multiple(x, multiple).to(memory_format=torch.channels_last)
-    half = compute_dtype in (torch.bfloat16, torch.float16)
-    given = {} if labels is None else {"class_labels": labels}
-    with torch.autocast(x.device.type, compute_dtype if half else None, enabled=half):
-        output: Tensor = model(padded.to(model.dtype), conditioning, **given).sample
-    return output[..., :height, :width].to(x.dtype)
+
+    def call(images: Tensor, levels: Tensor, *classes: Tensor) -> Tensor:
+        output: Tensor = model(images, levels, *classes).sample
+        return output
+
+    inputs = (padded.to(model.dtype), conditioning, *([] if labels is None else [labels]))
+    return in_precision(call, compute_dtype, *inputs)[..., :height, :width].to(x.dtype)
+
+
+def in_precision(call: Callable[..., Tensor], compute_dtype: torch.dtype, *inputs: Tensor) -> Tensor:
+    """``call(*inputs)`` (N, ...) for inputs of N entries, under autocast where ``compute_dtype`` is a half type.
+
+    Entries that come out NaN or infinite there, as a float16 activation beyond 65504 makes them, are computed again
+    without autocast.
+    """
+    if compute_dtype not in HALF_TYPES:
+        return call(*inputs)
+    device = inputs[0].device.type
+    with torch.autocast(device, compute_dtype):
+        output = call(*inputs)
+    overflowed = (~output.isfinite()).flatten(1).any(1).nonzero().flatten()
+    if not len(overflowed):
+        return output
+    with torch.autocast(device, enabled=False):
+        repeated = call(*(values[overflowed] for values in inputs))
+    return output.to(repeated.dtype).index_copy(0, overflowed, repeated)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

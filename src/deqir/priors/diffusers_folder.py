@@ -58,7 +58,7 @@ def _with_schedule(
     file = folder / ("scheduler" if (folder / "scheduler").is_dir() else "") / "scheduler_config.json"
     scheduler = read_json(file)
     if scheduler.get("_class_name") == VARIANCE_EXPLODING:
-        return ScoreDenoiser(model, read_exploding_schedule(scheduler), name)
+        return ScoreDenoiser(model, read_exploding_schedule(scheduler, file), name)
     if model.config["time_embedding_type"] == "fourier":
         raise UnsupportedCheckpointError(
             f"prior {folder} is a continuous score model, but its scheduler is {scheduler.get('_class_name')}; "

@@ -21,6 +21,8 @@ def save_prior(prior: Denoiser, folder: str | os.PathLike[str], overwrite: bool 
     """
     if not isinstance(prior, DiffusersDenoiser):
         raise OptionError(f"the prior {prior.name} is no UNet2DModel with a DDPM schedule; only those can be saved")
+    from safetensors import SafetensorError
+
     target = Path(folder).expanduser()
     _check_target(target, overwrite)
     try:
@@ -31,8 +33,9 @@ def save_prior(prior: Denoiser, folder: str | os.PathLike[str], overwrite: bool 
             if target.exists():
                 os.replace(target, Path(partial) / "old")
             os.replace(whole, target)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written ({error.strerror or error}); choose another folder") from None
+    except (OSError, SafetensorError) as error:
+        cause = (isinstance(error, OSError) and error.strerror) or error
+        raise OutputError(f"{target} cannot be written ({cause}); free space, or choose another folder") from None
     return target
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from deqir.errors import UnsupportedCheckpointError
+from deqir.errors import DeqirError, UnsupportedCheckpointError
+from deqir.images.files import one_line
 from deqir.priors.denoiser import Prediction
 from deqir.schedule import NoiseSchedule
 
@@ -19,6 +22,9 @@ FAINTEST_SIGNAL = 2.0**-24
 """abar of the last timestep where the betas are rescaled to leave no signal, as in diffusers' Euler schedulers."""
 
 VARIANCE_EXPLODING = "ScoreSdeVeScheduler"
+
+MOST_TIMESTEPS = 100_000
+"""More of them in a configuration are taken for damage."""
 
 
 def read_schedule(config: dict[str, Any], file: Path) -> tuple[NoiseSchedule, Prediction]:
@@ -37,7 +43,8 @@ def read_schedule(config: dict[str, Any], file: Path) -> tuple[NoiseSchedule, Pr
         raise UnsupportedCheckpointError(
             f"{file} names the prediction type {prediction!r}; deqir knows {', '.join(get_args(Prediction))}"
         )
-    schedule = NoiseSchedule.from_betas(_betas(config, file))
+    with _sound_numbers(file):
+        schedule = NoiseSchedule.from_betas(_betas(config, file))
     if not config.get("rescale_betas_zero_snr"):
         return schedule, prediction
     if prediction == "epsilon":
@@ -51,7 +58,7 @@ def read_schedule(config: dict[str, Any], file: Path) -> tuple[NoiseSchedule, Pr
 def _betas(config: dict[str, Any], file: Path) -> Tensor:
     if config.get("trained_betas") is not None:
         return torch.tensor(config["trained_betas"], dtype=torch.float64)
-    length = int(config.get("num_train_timesteps", 1000))
+    length = _length(config, 1000)
     start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
     kind = config.get("beta_schedule", "linear")
     if kind not in NAMES:
@@ -68,15 +75,35 @@ def _betas(config: dict[str, Any], file: Path) -> Tensor:
     return betas_of(made[kind](length, start, end))
 
 
-def read_exploding_schedule(config: dict[str, Any]) -> NoiseSchedule:
+@contextmanager
+def _sound_numbers(file: Path) -> Iterator[None]:
+    """Turn what numbers of another kind or size raise into one sentence."""
+    try:
+        yield
+    except DeqirError:
+        raise
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise UnsupportedCheckpointError(
+            f"{file} holds a number that does not fit ({one_line(error)}); save the prior again"
+        ) from None
+
+
+def _length(config: dict[str, Any], default: int) -> int:
+    length = int(config.get("num_train_timesteps", default))
+    if not 1 <= length <= MOST_TIMESTEPS:
+        raise ValueError(f"num_train_timesteps is {length}, not within 1 to {MOST_TIMESTEPS}")
+    return length
+
+
+def read_exploding_schedule(config: dict[str, Any], file: Path) -> NoiseSchedule:
     """The schedule with the noise-to-signal ratios of a ``ScoreSdeVeScheduler``: noise levels in geometric progression.
 
     The levels are for images in [0, 1], as these models see them, so the ratio in [-1, 1] is twice the level.
     """
-    length = int(config.get("num_train_timesteps", 2000))
-    lowest, highest = float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0))
-    sigmas = lowest * (highest / lowest) ** torch.linspace(0, 1, length, dtype=torch.float64)
-    return NoiseSchedule(1 / (1 + (2 * sigmas).square()))
+    with _sound_numbers(file):
+        lowest, highest = float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0))
+        sigmas = lowest * (highest / lowest) ** torch.linspace(0, 1, _length(config, 2000), dtype=torch.float64)
+        return NoiseSchedule(1 / (1 + (2 * sigmas).square()))
 
 
 def betas_of(schedule: NoiseSchedule) -> Tensor:

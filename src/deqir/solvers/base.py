@@ -35,13 +35,15 @@ class SweepReport:
     """What the loop tells a progress callback after one sweep.
 
     ``finished`` (B,) counts the final states of each image, ``residual`` (B,) is the root mean square change of the
-    last state (of the window, where there is one), ``states`` (S, B, ...) is the current iterate, ``evaluations`` (B,)
-    the states handed to the network so far.
+    last state (of the window, where there is one), ``residuals`` (S, B) that of every state: 0 where F kept it, NaN
+    where F(X) overflowed. ``states`` (S, B, ...) is the current iterate, ``evaluations`` (B,) the states handed to the
+    network so far.
     """
 
     sweep: int
     finished: Tensor
     residual: Tensor
+    residuals: Tensor
     states: Tensor
     evaluations: Tensor
 
@@ -54,7 +56,8 @@ class Solution:
     the network, ``residuals`` (sweeps, B) is the history of the root mean square residual of the last state (of the
     window, where there is one), NaN after the image was done; ``finished`` (sweeps, B) the history of its final prefix.
     ``errors`` (B,) float64 is the estimated root mean square distance of the last state to the serial answer: 0 where
-    it is exact, infinite where it is not known.
+    it is exact, infinite where it is not known. ``broken`` (B,) int64 is the position of the first state that came out
+    NaN or infinite, -1 where none did; the states from there on mean nothing.
     """
 
     states: Tensor
@@ -64,6 +67,7 @@ class Solution:
     residuals: Tensor
     finished: Tensor
     errors: Tensor
+    broken: Tensor
 
     @property
     def value(self) -> Tensor:
@@ -158,14 +162,20 @@ class _Loop:
         self.length, self.batch = start.shape[:2]
         self.tolerances = tolerances.to(device=start.device, dtype=torch.float64).view(-1, 1)
         self.prefix = torch.zeros(self.batch, dtype=torch.long, device=start.device)
-        self.failed = torch.zeros(self.batch, dtype=torch.bool, device=start.device)
+        self.broken = torch.full_like(self.prefix, -1)
         self.finite = torch.ones(start.shape[:2], dtype=torch.bool, device=start.device)
         self.sweeps, self.evaluations = torch.zeros_like(self.prefix), torch.zeros_like(self.prefix)
         self.sweep = 0
         self.errors = torch.full_like(self.prefix, torch.inf, dtype=torch.float64)
+        self.norms = torch.zeros(start.shape[:2], dtype=torch.float64, device=start.device)
         self.residuals: list[Tensor] = []
         self.lasts: list[Tensor] = []
         self.finished: list[Tensor] = []
+
+    @property
+    def failed(self) -> Tensor:
+        """The images whose first open state, which is exact, is not finite, (B,)."""
+        return self.broken >= 0
 
     @property
     def done(self) -> bool:
@@ -220,8 +230,9 @@ class _Loop:
         exact_is_finite = self._at_prefix(self.finite)
         moved = (images - self.states).flatten(2)
         norms = torch.linalg.vector_norm(moved, dim=2, dtype=torch.float64) / moved.shape[2] ** 0.5
+        self.norms = torch.where(self.finite, norms, torch.nan)
         within = (norms <= self.tolerances) & self.finite & (self.index < stop)
-        self.failed |= active & ~exact_is_finite
+        self.broken = torch.where(active & ~exact_is_finite, self.prefix, self.broken)
         self.prefix = torch.where(self.failed, self.length, self._extended(within, active))
         last = norms.gather(0, stop.view(1, -1) - 1)[0]
         self.residuals.append(torch.where(active, last, torch.nan))
@@ -254,8 +265,8 @@ class _Loop:
         return torch.where(active, torch.maximum(run, self.prefix + 1), self.prefix)
 
     def report(self) -> SweepReport:
-        finished, evaluations = self.prefix.cpu(), self.evaluations.cpu()
-        return SweepReport(self.sweep, finished, self.residuals[-1].cpu(), self.states, evaluations)
+        residual, residuals = self.residuals[-1].cpu(), self.norms.cpu()
+        return SweepReport(self.sweep, self.prefix.cpu(), residual, residuals, self.states, self.evaluations.cpu())
 
     def solution(self) -> Solution:
         unfinished = self.prefix < self.length
@@ -271,4 +282,5 @@ class _Loop:
             torch.stack(self.residuals).cpu(),
             torch.stack(self.finished),
             self.errors.cpu(),
+            self.broken.cpu(),
         )

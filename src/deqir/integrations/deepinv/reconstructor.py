@@ -15,7 +15,8 @@ from deqir.operators import LinearOperator
 from deqir.operators.packing import Packing
 from deqir.operators.physics import physics_operator
 from deqir.priors import Denoiser, load_prior
-from deqir.restoration import Restoration, Restorer
+from deqir.restoration import Restorer
+from deqir.results import Restoration
 
 
 class DeqIR(Reconstructor):  # type: ignore[misc]

@@ -1,0 +1,38 @@
+"""What mkdocs adds to the pages: the examples as pages of their own, and the benchmark results that pages point to."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = "benchmarks/results"
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add a page for every example, and the files of benchmark results."""
+    for script in sorted((ROOT / "examples").glob("*.py")):
+        files.append(File.generated(config, f"examples/{script.stem}.md", content=example_page(script)))
+    for result in sorted((ROOT / RESULTS).iterdir()):
+        uri = f"{RESULTS}/{result.name}.txt"  # as text: the results are files to read, not pages of the book
+        files.append(File.generated(config, uri, content=result.read_text(encoding="utf-8")))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Point links that leave docs/ in the repository at the copies in the site."""
+    return re.sub(rf"\]\(\.\./({RESULTS}/[\w.-]+)\)", r"](\1.txt)", markdown)
+
+
+def example_page(script: Path) -> str:
+    """A page with the script's docstring, how to run it, the script and the pictures that were kept of it."""
+    source = script.read_text(encoding="utf-8")
+    title, _, text = (ast.get_docstring(ast.parse(source)) or script.stem).partition("\n")
+    code = source[source.index('"""', 3) + 3 :].strip()
+    pictures = sorted((ROOT / "docs" / "images").glob(f"{script.stem}-*"))
+    shown = "\n\n".join(f"![{picture.stem}](../images/{picture.name})" for picture in pictures)
+    return f"# {title.rstrip('.')}\n{text}\n\n    python examples/{script.name}\n\n{shown}\n\n```python\n{code}\n```\n"

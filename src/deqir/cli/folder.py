@@ -1,0 +1,149 @@
+"""Whole folders, and several processes: overall progress, going on after an interrupt, what is said at the end."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from deqir.cli.console import FAILURE, err, folder_progress, out, restored_line
+from deqir.errors import OptionError
+
+if TYPE_CHECKING:
+    from deqir.distributed import Rank
+    from deqir.jobs import Record, RestoreJob
+    from deqir.pipeline import Pipeline
+
+SHARDS = ("files", "timesteps")
+SERIAL_REASON = "auto: files fill the batches"
+SHARDED_REASON = "auto: timesteps are shared"
+
+
+@dataclass(frozen=True)
+class FolderRun:
+    """How a folder is restored: into ``folder`` with ``suffix``, by this ``rank`` of all processes.
+
+    ``settings`` decide the results and must be the same when the run goes on; ``together`` bounds the images restored
+    at once (None: chosen); ``timesteps``: the processes share each image's timesteps instead of the files.
+    """
+
+    folder: Path
+    suffix: str
+    settings: dict[str, Any]
+    rank: Rank
+    together: int | None = None
+    timesteps: bool = False
+    stats: Path | None = None
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process reports and writes: not where it works on the images of the first one."""
+        return self.rank.index == 0 or not self.timesteps
+
+    def pipeline(self, job: RestoreJob) -> Pipeline:
+        """The stream that restores this process's share of the files.
+
+        ``auto`` measures no solver here, for all processes and all runs have to choose the same.
+        """
+        from deqir.manifest import open_manifest
+        from deqir.pipeline import Pipeline
+
+        about = {}
+        if job.options["solver"] == "auto":
+            solver, reason = ("preconditioned", SHARDED_REASON) if self.timesteps else ("serial", SERIAL_REASON)
+            job, about = replace(job, options={**job.options, "solver": solver}), {"solver_reason": reason}
+        settings = {**self.settings, "solver": job.options["solver"]}
+        index, count = (0, 1) if self.timesteps else (self.rank.index, self.rank.count)
+        manifest = open_manifest(self.folder, settings, job.overwrite, index, count, self.speaks)
+        together = 1 if self.timesteps else self.together
+        return Pipeline(self._sharded(job), manifest, self.suffix, together, (index, count), about)
+
+    def run(self, job: RestoreJob, files: list[Path], failed: list[Record]) -> None:
+        """Restore this process's share of ``files``, ``failed`` being records of what is none. Exits with 1 for them.
+
+        An interrupt ends it with what is finished kept; the same command goes on from there.
+        """
+        from deqir.distributed import process_group, total
+        from deqir.jobs import refuse_existing, write_records
+
+        with process_group(self.rank, job.options["device"]):
+            pipeline = self.pipeline(job)
+            if self.stats is not None and not pipeline.manifest.finished:
+                refuse_existing(self.stats, job.overwrite)
+            total(self.rank, [0])  # every process has seen what is done before any does more
+            counts = [0, len(failed) if self.rank.index == 0 else 0, 0]
+            try:
+                self._consume(pipeline, files, counts)
+                restored, failures, before = counts if self.timesteps else total(self.rank, counts)
+            finally:
+                if self.stats is not None and self.rank.index == 0:
+                    write_records(self.stats, [*self._records(files), *failed])
+        if self.rank.index == 0:
+            known = f", {before} were done before" if before else ""
+            err.print(f"{restored} of {restored + failures + before} restored, {failures} failed{known}")
+        if failures:
+            raise typer.Exit(FAILURE)
+
+    def _sharded(self, job: RestoreJob) -> RestoreJob:
+        """``job`` with its network calls shared by all processes, where they share timesteps."""
+        from deqir.batching import checked_max_batch
+        from deqir.distributed import ShardedDenoiser
+
+        if not self.timesteps or self.rank.count == 1:
+            return job
+        options = job.options
+        prior = ShardedDenoiser(job.prior, checked_max_batch(options["max_batch"]))
+        sweep = options["steps"] * options.get("travel_repeat", 1)
+        return replace(job, prior=prior, options={**options, "max_batch": sweep})
+
+    def _consume(self, pipeline: Pipeline, files: list[Path], counts: list[int]) -> None:
+        """Run the stream, count what is restored, failed and done before, and say how each image went."""
+        mine = sum(len(block) for block in pipeline.blocks(files))
+        title = f"process {self.rank.index}" if self.rank.count > 1 and not self.timesteps else "files"
+        try:
+            with folder_progress(title, mine, self.speaks) as advance, closing(pipeline.run(files)) as outcomes:
+                for outcome in outcomes:
+                    record = outcome.record
+                    counts[2 if record is None else 1 if "error" in record else 0] += 1
+                    if record is not None and self.speaks:
+                        self._say(record, outcome.item.target)
+                    advance(1 / outcome.item.frames)
+        except (KeyboardInterrupt, SystemExit):
+            if self.speaks:
+                err.print(
+                    f"deqir: interrupted after {sum(counts)} of {mine}; what is finished is kept, "
+                    "start the same command again and it goes on"
+                )
+            raise
+
+    def _say(self, record: Record, target: Path) -> None:
+        if "error" in record:
+            err.print(f"deqir: {record['error']}")
+        else:
+            out.print(restored_line(record, target))
+
+    def _records(self, files: list[Path]) -> list[Record]:
+        """The records of ``files`` in all manifests of the folder, those of earlier runs among them."""
+        from deqir.manifest import read_records
+
+        order = {str(file): number for number, file in enumerate(files)}
+        known = [record for record in read_records(self.folder).values() if record["file"] in order]
+        return sorted(known, key=lambda record: (order[record["file"]], record["out"]))
+
+
+def checked_shard(shard: str, sequence: bool) -> tuple[Rank, bool]:
+    """This process's rank, and whether timesteps are shared.
+
+    Raises OptionError for an unknown ``shard`` or a sequence in several processes.
+    """
+    from deqir.distributed import Rank
+
+    rank = Rank.launched()
+    if shard not in SHARDS:
+        raise OptionError(f"shard is {shard!r}; choose one of {', '.join(SHARDS)}")
+    if sequence and rank.count > 1:
+        raise OptionError("a sequence is restored frame after frame by one process; start it without torchrun")
+    return rank, shard == "timesteps"

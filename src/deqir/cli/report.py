@@ -1,0 +1,35 @@
+"""``deqir report``: draw the report of a saved run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from deqir.cli.app import app
+from deqir.cli.console import out
+
+
+@app.command(epilog="Example:  deqir report results/photo-report")
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders that deqir restore --report made, or the run.json there.")
+    ],
+    out_dir: Annotated[
+        Optional[Path], typer.Option("--out", "-o", help="Folder for the page and its pictures (default: the run's).")
+    ] = None,
+) -> None:
+    """Draw the page and the pictures of saved runs again."""
+    from deqir.errors import OptionError
+    from deqir.jobs import make_folder
+    from deqir.report import check_drawing, read_run, write_report
+
+    check_drawing()
+    if out_dir is not None and len(runs) > 1:
+        raise OptionError(f"--out takes the report of one run, but {len(runs)} are given; leave it out")
+    for path in runs:
+        run = read_run(path)
+        folder = out_dir or (path if path.is_dir() else path.parent)
+        make_folder(folder)
+        out.print(f"{path} -> {write_report(folder, run)}")

@@ -1,0 +1,213 @@
+"""The report as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from deqir.report.figures import DARK, LIGHT, convergence_picture, difference_picture, film_picture, image_picture, webp
+from deqir.report.run import RunRecord
+from deqir.report.style import STYLE
+
+STATUS = {
+    "converged": "converged",
+    "max_sweeps": "stopped at max_sweeps before the tolerance was met",
+}
+TOP_SETTINGS = {
+    "task", "task_settings", "steps", "eta", "noise", "rule", "rule_settings", "spacing", "travel_length",
+    "travel_repeat", "seed", "prior", "solver", "solver_reason", "tolerance", "max_sweeps", "window", "max_batch",
+    "device", "dtype", "version", "shape",
+}  # fmt: skip
+
+
+SMALL = 250_000  # bytes
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """PNG files of a report by name; those with ink on paper have a dark version, too."""
+
+    light: dict[str, bytes]
+    dark: dict[str, bytes]
+
+
+def draw(run: RunRecord) -> Drawings:
+    """All pictures of ``run``."""
+    pictures = {name: image_picture(image) for name, image in run.pictures.items()}
+    both = []
+    for palette in (LIGHT, DARK):
+        drawn = {"difference": difference_picture(run.difference, palette), "film-strip": film_picture(run, palette)}
+        if run.is_parallel:
+            tolerance = float(run.settings["tolerance"])
+            drawn["convergence"] = convergence_picture(run.residuals, run.finished, tolerance, palette)
+        both.append(drawn)
+    return Drawings({**pictures, **both[0]}, both[1])
+
+
+def render(run: RunRecord, drawings: Drawings) -> str:
+    """The page of ``run``: no script, no request, every picture inside."""
+    name = escape(str(run.settings["file"]).replace("\\", "/").rsplit("/", 1)[-1])
+    body = "\n".join(
+        (
+            _header(run, name),
+            _pictures(run, drawings),
+            _convergence(run, drawings),
+            _film(run, drawings),
+            _settings(run),
+        )
+    )
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{name}: deqir report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(run: RunRecord, name: str) -> str:
+    settings = run.settings
+    status = str(settings["status"])
+    mark = "good" if status == "converged" else "warn"
+    shape = settings.get("shape")
+    size = f", {shape[2]} x {shape[1]} pixels" if isinstance(shape, list) and len(shape) == 3 else ""
+    return (
+        f'<header>\n<h1>{name}</h1>\n<p class="lead">{escape(str(settings["task"]))}{escape(size)}, '
+        f"{escape(str(settings['solver']))} solver "
+        f'<span class="status {mark}">{escape(STATUS.get(status, status))}</span></p>\n</header>\n{_costs(run)}'
+    )
+
+
+def _costs(run: RunRecord) -> str:
+    """What the run cost, against the serial chain where it was parallel; and how good it is where that is known."""
+    settings = run.settings
+    steps, (sweeps, nfe, seconds) = len(run.timesteps), (settings[key] for key in ("sweeps", "nfe", "seconds"))
+    rows: list[tuple[str, ...]]
+    heads: tuple[str, ...]
+    if run.is_parallel:
+        serial = settings.get("serial_seconds")
+        rows = [
+            ("Sequential network calls", f"{sweeps}", f"{steps}"),
+            ("Images handed to the network", f"{nfe}", f"{steps}"),
+            ("Seconds", f"{seconds:.2f}", f"{serial:.2f} (estimated)" if isinstance(serial, (int, float)) else "-"),
+        ]
+        heads = ("", "this run", "serial chain")
+    else:
+        rows = [
+            ("Sequential network calls", f"{sweeps}"),
+            ("Images handed to the network", f"{nfe}"),
+            ("Seconds", f"{seconds:.2f}"),
+        ]
+        heads = ("", "serial chain")
+    table = _table("Cost", heads, rows)
+    quality = _quality(settings)
+    return f'<section class="tables" aria-label="Figures">\n{table}\n{quality}\n</section>'
+
+
+def _quality(settings: dict[str, Any]) -> str:
+    rows = [("Distance of A x to y, 0..1", _number(settings.get("measurement_error"), ".2g"))]
+    if settings["solver"] != "serial":
+        error = _number(settings.get("estimated_error"), ".3g", "unknown")
+        rows.insert(0, ("Estimated distance to the serial answer, grey levels", error))
+    if "psnr" not in settings:
+        return _table("Exactness", ("", "result"), rows)
+    classical = str(settings.get("classical", "classical"))
+    against = [
+        ("PSNR, dB", *(_number(settings.get(key), ".2f", "infinite") for key in ("psnr", "classical_psnr"))),
+        ("SSIM", *(_number(settings.get(key), ".4f") for key in ("ssim", "classical_ssim"))),
+    ]
+    return _table("Exactness", ("", "result"), rows) + _table("Against the truth", ("", "result", classical), against)
+
+
+def _number(value: Any, form: str, missing: str = "-") -> str:
+    return format(value, form) if isinstance(value, (int, float)) else missing
+
+
+def _table(caption: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    head = "".join(f'<th scope="col">{escape(text)}</th>' if text else "<td></td>" for text in heads)
+    lines = (
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
+    )
+    return f"<table>\n<caption>{escape(caption)}</caption>\n<tr>{head}</tr>\n{''.join(lines)}\n</table>"
+
+
+def _pictures(run: RunRecord, drawings: Drawings) -> str:
+    task, truth = escape(str(run.settings["task"])), "truth" in run.pictures
+    texts = {
+        "observation": ("Observation", f"The observation of task {task}"),
+        "result": ("Result", "The restored image"),
+        "truth": ("Truth", "The photo from which the observation was made"),
+    }
+    figures = [_figure(*texts[name], drawings.light[name], css="pixels") for name in run.pictures]
+    other, mean = ("the truth" if truth else "A+ y, the observation alone"), float(run.difference.mean())
+    figures.append(
+        _figure(
+            f"Difference to {other}: {mean:.2f} grey levels on average",
+            f"Map of the absolute difference between the result and {other}, mean {mean:.2f} grey levels",
+            drawings.light["difference"],
+            drawings.dark["difference"],
+        )
+    )
+    return f'<section>\n<h2>Pictures</h2>\n<div class="grid">\n{"".join(figures)}\n</div>\n</section>'
+
+
+def _convergence(run: RunRecord, drawings: Drawings) -> str:
+    if not run.is_parallel:
+        text = "A serial chain has no convergence picture: every state is computed once, in order."
+        return f"<section>\n<h2>Convergence</h2>\n<p>{text}</p>\n</section>"
+    sweeps, steps = run.residuals.shape
+    last = run.residuals[:, -1].tolist()
+    alt = (
+        f"Heat map of {sweeps} sweeps by {steps} states. The restored image moved by {last[0]:.3g} grey levels in the "
+        f"first sweep and by {last[-1]:.3g} in the last. Finished states after each sweep: "
+        f"{', '.join(str(count) for count in run.finished.tolist())}."
+    )
+    caption = (
+        "Every row is one sweep: one network call on all states that are not final, noisy ones on the left. Colour is "
+        "how far the sweep moved a state; left of the line all states are final and cost nothing more."
+    )
+    figure = _figure(caption, alt, drawings.light["convergence"], drawings.dark["convergence"])
+    return f"<section>\n<h2>Convergence</h2>\n{figure}\n</section>"
+
+
+def _film(run: RunRecord, drawings: Drawings) -> str:
+    states = ", ".join(str(number) for number in run.state_numbers.tolist())
+    caption = alt = f"States {states} as they ended, from noise to the restored image."
+    if run.is_parallel:
+        sweeps = ", ".join(str(sweep) for sweep in run.film_sweeps.tolist())
+        caption = (
+            "Above, the restored image after some of the sweeps and how far it was from its end. Below, states of the "
+            "chain as they ended."
+        )
+        alt = f"Film strip: the restored image after sweeps {sweeps}, its distance to the end, and states {states}."
+    figure = _figure(caption, alt, drawings.light["film-strip"], drawings.dark["film-strip"])
+    return f"<section>\n<h2>The image as it forms</h2>\n{figure}\n</section>"
+
+
+def _settings(run: RunRecord) -> str:
+    rows = [(key, _plain(value)) for key, value in run.settings.items() if key in TOP_SETTINGS]
+    return f"<section>\n<h2>Settings</h2>\n{_table('All that made this run', ('setting', 'value'), rows)}\n</section>"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items())
+    return " x ".join(str(entry) for entry in value) if isinstance(value, list) else str(value)
+
+
+def _figure(caption: str, alt: str, light: bytes, dark: bytes | None = None, css: str = "") -> str:
+    image = f'<img src="{_data(light)}" alt="{escape(alt)}"{f" class={css!r}" if css else ""}>'
+    if dark is not None:
+        source = f'<source srcset="{_data(dark)}" media="(prefers-color-scheme: dark)">'
+        image = f"<picture>{source}{image}</picture>"
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>\n"
+
+
+def _data(png: bytes) -> str:
+    """The picture as a data URI: noise makes large PNGs, which become WebP of good quality."""
+    kind, data = ("png", png) if len(png) < SMALL else ("webp", webp(png))
+    return f"data:image/{kind};base64,{b64encode(data).decode()}"

@@ -1,0 +1,72 @@
+"""What a restoration returns, and what it tells while it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from deqir.solvers import Status
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a restoration cost. ``sweeps`` and ``nfe`` have one entry an image.
+
+    ``sweeps`` counts network calls that had to wait for each other (a serial chain: all), ``nfe`` the states handed to
+    the network by the solve itself, ``seconds`` the wall-clock time of the whole batch. ``max_batch`` is the limit on
+    the images in one network call at the end, after it was halved ``halvings`` times for lack of memory; where the
+    network saw tiles of ``tile`` pixels (else None), both count tiles.
+    """
+
+    solver: str
+    reason: str
+    sweeps: tuple[int, ...]
+    nfe: tuple[int, ...]
+    seconds: float
+    max_batch: int
+    halvings: int
+    tile: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """A restored batch.
+
+    ``image`` (B, C, H, W) lies nominally in [0, 1]; it is not clipped, so that it agrees with the observation.
+    ``status`` per image; ``residuals`` (sweeps, B): the change of the restored image in each sweep, root mean square
+    in grey levels of 0..255 (empty for a serial chain); ``estimated_error`` (B,): how far the image is thought to be
+    from the serial chain's, root mean square in grey levels (0: exact); ``measurement_error`` (B,): that of A x - y.
+    ``trajectory`` (S, B, C, H, W) in [-1, 1] units holds x_1 .. x_S where the restorer keeps it.
+    ``failed_at``: the timestep at which the chain of an image gave NaN or infinite values (None: nowhere); such an
+    image is NaN, and the others of its batch are not touched by it.
+    """
+
+    image: Tensor
+    status: tuple[Status, ...]
+    stats: Statistics
+    residuals: Tensor
+    estimated_error: Tensor
+    measurement_error: Tensor
+    trajectory: Tensor | None = None
+    failed_at: tuple[int | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report while restoring: ``done`` of ``total`` timesteps are final after ``sweep`` sequential calls.
+
+    ``residual`` is the largest change of a restored image in grey levels, NaN for a serial chain; ``image``
+    (B, C, H, W) in [0, 1] is the current last state; ``nfe`` the images handed to the network so far, at most of any
+    image of the batch. A parallel solve also shows every state: ``states`` (S, B, C, H, W) in [-1, 1] and how far the
+    sweep moved them, ``residuals`` (S, B) in grey levels (0: kept, NaN: overflowed).
+    """
+
+    sweep: int
+    done: int
+    total: int
+    residual: float
+    image: Tensor
+    nfe: int
+    states: Tensor | None = None
+    residuals: Tensor | None = None

@@ -1,0 +1,72 @@
+"""The page: its layout, and which control does what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from deqir.tasks import BLURS
+from deqir.webui import looks
+from deqir.webui.actions import WELCOME, Actions
+from deqir.webui.controls import build_controls
+from deqir.webui.display import build_display
+from deqir.webui.settings import BRUSH
+from deqir.webui.workbench import Workbench
+
+UPLOAD_AGE = 3600
+"""Seconds after which an upload is deleted although its visitor is still there."""
+
+_SOLVES: dict[str, Any] = {"concurrency_id": "solve", "concurrency_limit": 1}
+_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def build_page(workbench: Workbench) -> gr.Blocks:
+    """The page of ``workbench``; its one public endpoint is ``/restore``."""
+    page = gr.Blocks(title=looks.TITLE, analytics_enabled=False, delete_cache=(60, UPLOAD_AGE))
+    with page:
+        gr.Markdown(looks.INTRODUCTION)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                controls = build_controls(workbench.limits, list(workbench.sources))
+            with gr.Column(scale=3, min_width=320):
+                display = build_display(WELCOME)
+        actions = Actions(workbench, controls, display)
+        page.load(actions.enter, **_PRIVATE)
+        page.unload(actions.leave)
+        _connect_controls(page, actions)
+        _connect_solve(actions)
+    return page
+
+
+def _connect_controls(page: gr.Blocks, actions: Actions) -> None:
+    """Controls that show other controls, and the preview that follows them all."""
+    controls, named = actions.controls, actions.controls.named
+    task, mask, blur = named["task"], named["mask"], named["blur"]
+    bundled = actions.workbench.bundled_photo
+    controls.bundled.click(lambda: (str(bundled), True), None, [controls.photo, named["simulate"]], **_PRIVATE)
+    task.change(actions.choose_task, [task, named["noise"]], [*controls.groups.values(), named["noise"]], **_PRIVATE)
+    mask.change(
+        lambda name: (gr.update(visible=name == BRUSH), gr.update(visible=name == "random")),
+        mask,
+        [controls.editor, named["hidden"]],
+        **_PRIVATE,
+    )
+    gr.on([page.load, blur.change], lambda name: looks.kernel(name, BLURS[name]()), blur, controls.kernel, **_PRIVATE)
+    inputs, latest = [controls.photo, *named.values()], {"trigger_mode": "always_last", **_PRIVATE}
+    shown = [component.change for component in inputs]
+    gr.on(shown, actions.preview, inputs, actions.display.components, **latest)
+    edited = [component.change for component in (controls.photo, task, mask, named["side"])]
+    gr.on(edited, actions.fill_editor, inputs, controls.editor, **latest)
+
+
+def _connect_solve(actions: Actions) -> None:
+    """The buttons that start and stop, and the endpoint for programs."""
+    controls, display = actions.controls, actions.display
+    inputs = [controls.photo, controls.editor, *controls.named.values()]
+    running = display.restore.click(actions.solve, inputs, display.components, **_SOLVES, **_PRIVATE)
+    display.stop.click(actions.stop, None, display.components, cancels=[running], queue=False, **_PRIVATE)
+    photo, mask = gr.File(visible=False, label="photo"), gr.File(visible=False, label="mask, white = keep")
+    settings = gr.JSON(visible=False, label="settings")
+    answer = [gr.File(visible=False, label="restored"), gr.JSON(visible=False, label="settings and record")]
+    gr.Button(visible=False).click(actions.call, [photo, settings, mask], answer, api_name="restore", **_SOLVES)

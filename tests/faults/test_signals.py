@@ -1,0 +1,91 @@
+"""SIGINT and SIGTERM at random moments of a run: exit code, no traceback, no half file, finished records kept."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from moments import at_call, send
+
+from deqir.images import read_image
+
+SIGNALS = [(number, seed) for number in (signal.SIGINT, signal.SIGTERM) for seed in range(20)]
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@pytest.fixture(scope="module")
+def moments(prior_folder, tmp_path_factory):
+    """How many calls of deqir's functions a whole run makes, from the moment on when main is called."""
+    return {}
+
+
+@pytest.fixture
+def run(deqir, photo, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(photo.read_bytes())
+
+    def once(number, act):
+        with at_call(number, act) as calls:
+            code, _out, err = deqir(
+                "restore",
+                folder,
+                "--task",
+                "sr",
+                "--scale",
+                "1",
+                "--out",
+                tmp_path / "o",
+                "--stats",
+                tmp_path / "s.json",
+            )
+        return code, err, calls
+
+    return once
+
+
+@pytest.mark.parametrize(("number", "seed"), SIGNALS)
+def test_a_signal_at_a_random_moment(run, moments, tmp_path, number, seed):
+    if "calls" not in moments:
+        code, _, calls = run(-1, lambda: None)
+        assert code == 0
+        moments["calls"] = len(calls)
+        for file in [*(tmp_path / "o").iterdir(), tmp_path / "s.json"]:
+            file.unlink()
+    before = signal.getsignal(signal.SIGTERM)
+    code, err, _ = run(random.Random(seed).randrange(5, moments["calls"] - 20), send(number))
+    assert code == CODES[number]
+    assert "Traceback" not in err
+    assert signal.getsignal(signal.SIGTERM) is before
+    everything = sorted((tmp_path / "o").iterdir()) if (tmp_path / "o").exists() else []
+    written = [path for path in everything if path.suffix != ".jsonl"]  # the manifest
+    assert all(path.suffix == ".png" and read_image(path).shape == (3, 19, 21) for path in written)
+    records = json.loads((tmp_path / "s.json").read_text()) if (tmp_path / "s.json").exists() else []
+    finished = [record for record in records if record["status"] == "converged"]
+    assert len(finished) == len(records)
+    assert len(written) - 1 <= len(records) <= len(written)
+
+
+def test_sigterm_ends_a_real_process(photo, tmp_path, prior_folder):
+    (tmp_path / "in").mkdir()
+    for number in range(30):
+        (tmp_path / "in" / f"{number:02}.png").write_bytes(photo.read_bytes())
+    command = [sys.executable, "-m", "deqir", "restore", tmp_path / "in", "--task", "sr", "--out", tmp_path / "o",
+               "--prior", prior_folder, "--steps", "40", "--stats", tmp_path / "s.json"]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        deadline = time.monotonic() + 120
+        while len(list((tmp_path / "o").glob("*.png"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "interrupted after" in err
+    assert "Traceback" not in err
+    assert 2 <= len(json.loads((tmp_path / "s.json").read_text())) < 30

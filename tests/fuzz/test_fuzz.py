@@ -1,0 +1,158 @@
+"""A few thousand mutated files: each is read or refused in one sentence; bombs and code are refused."""
+
+import json
+import os
+import pickle
+import random
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from readers import READERS, SIZE, attempt, mutate, write_corpus
+
+from deqir.errors import DeqirError, ImageReadError, UnsupportedCheckpointError
+from deqir.images import read_image, read_photo
+from deqir.images.png import with_chunk
+from deqir.observations import read_observation
+from deqir.priors.checkpoint_file import read_checkpoint
+from deqir.priors.diffusers_folder import read_json
+from deqir.priors.scheduler_config import VARIANCE_EXPLODING, read_exploding_schedule, read_schedule
+
+INPUTS = 400
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_files_before_mutation_are_read(corpus, name):
+    assert [attempt(READERS[name], corpus / seed) for seed in READERS[name].seeds] == ["read"] * len(
+        READERS[name].seeds
+    )
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_mutated_files_are_read_or_refused(corpus, tmp_path, name):
+    outcomes = {"read": 0, "refused": 0}
+    seeds = {seed: (corpus / seed).read_bytes() for seed in READERS[name].seeds}
+    for number in range(INPUTS):
+        dice = random.Random(f"{name} {number}")
+        seed = dice.choice(sorted(seeds))
+        path = tmp_path / f"input{os.path.splitext(seed)[1]}"
+        path.write_bytes(mutate(seeds[seed], dice))
+        outcomes[attempt(READERS[name], path)] += 1
+    assert min(outcomes.values()) > INPUTS // 100
+
+
+def png_of(width, height, compressed):
+    """A PNG of one grey channel whose header claims ``width`` x ``height`` pixels."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of(30_000, 30_000, zlib.compress(bytes(10_000_000), 9)))
+    tracemalloc.start()
+    with pytest.raises(ImageReadError, match="30000 x 30000 pixels, more than the 200000000 allowed"):
+        read_image(path)
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+
+
+def test_the_limit_can_be_set(tmp_path):
+    Image.fromarray(np.zeros((50, 60), np.uint8)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", max_pixels=3000).shape == (1, 50, 60)
+    with pytest.raises(ImageReadError, match="more than the 2999 allowed"):
+        read_image(tmp_path / "a.png", max_pixels=2999)
+
+
+def test_a_gif_with_a_huge_later_frame_is_refused(corpus, tmp_path):
+    data = bytearray((corpus / "film.gif").read_bytes())
+    descriptor = b"," + struct.pack("<HHHH", 0, 0, SIZE[1], SIZE[0])  # left, top, width, height of a frame
+    second = data.index(descriptor, data.index(descriptor) + 1)
+    data[second + 5 : second + 9] = struct.pack("<HH", 60_000, 60_000)
+    (tmp_path / "film.gif").write_bytes(data)
+    with pytest.raises(ImageReadError, match="a frame of more pixels than are allowed"):
+        read_photo(tmp_path / "film.gif", 1)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP", b"iTXt"])
+def test_a_bomb_in_what_is_beside_the_pixels_is_bounded(tmp_path, kind):
+    packed = zlib.compress(bytes(200_000_000), 9)
+    start = {b"zTXt": b"deqir\0\0", b"iCCP": b"profile\0\0", b"iTXt": b"deqir\0\1\0\0\0"}[kind]
+    Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "plain.png")
+    path = tmp_path / "bomb.png"
+    path.write_bytes(with_chunk((tmp_path / "plain.png").read_bytes(), kind, start + packed))
+    tracemalloc.start()
+    try:
+        read_observation(path)
+    except ImageReadError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+def test_a_safetensors_header_that_claims_terabytes(tmp_path):
+    header = json.dumps({"value": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    path = tmp_path / "y.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(ImageReadError, match="not a readable safetensors file"):
+        read_observation(path)
+    with pytest.raises(UnsupportedCheckpointError, match="cannot be read safely"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("kind", ["DDPMScheduler", VARIANCE_EXPLODING])
+@pytest.mark.parametrize("length", ["NaN", "1e400", "5050505050505050", "100001", "null", "[3]", '"many"', "-1"])
+def test_a_schedule_of_absurd_length_is_refused(tmp_path, kind, length):
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(f'{{"_class_name": "{kind}", "beta_schedule": "linear", "num_train_timesteps": {length}}}')
+    read = read_schedule if kind == "DDPMScheduler" else read_exploding_schedule
+    with pytest.raises(DeqirError) as caught:
+        read(read_json(path), path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sigmas", ['"sigma_min": 0', '"sigma_max": "x"', '"sigma_min": null'])
+def test_noise_levels_that_are_none_are_refused(tmp_path, sigmas):
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(f'{{"_class_name": "{VARIANCE_EXPLODING}", {sigmas}}}')
+    with pytest.raises(UnsupportedCheckpointError, match="a number that does not fit"):
+        read_exploding_schedule(read_json(path), path)
+
+
+class Code:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+ATTACKS = (os.system, "true"), (eval, "1"), (__import__, "os"), (open, "/dev/null"), (torch.load, "x"), (np.load, "x")
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+@pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])
+def test_pickles_that_call_anything_are_refused(tmp_path, attack, how):
+    content = {"state_dict": {"conv_in.weight": torch.ones(2)}, "hook": Code(*attack)}
+    path = tmp_path / "file.pt"
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=how == "zip")
+    with pytest.raises(UnsupportedCheckpointError, match="cannot be read safely"):
+        read_checkpoint(path)

@@ -1,0 +1,111 @@
+"""Help with examples that work, completion, ``python -m`` and ``deqir doctor``."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+import torch
+import typer.main
+from packaging.requirements import Requirement
+
+from deqir import doctor
+from deqir.cli import app
+from deqir.images import write_image
+from priors.formats import DDPM, ddpm, random_state
+
+COMMANDS = sorted(typer.main.get_command(app).commands)
+NEEDS_A_RUN = ("restore", "photo.jpg", "--task", "inpaint", "--steps", "2", "--out", "results")
+FIRST = {"report": (*NEEDS_A_RUN, "--report"), "verify": (*NEEDS_A_RUN, "--stats", "run.json")}
+SERVERS = ("ui",)  # its example runs until it is stopped; tests/test_webui.py starts it
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, prior_folder):
+    """The files that the examples name, the tiny prior in the place of the built-in one and a smaller demo photo."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("deqir.priors.loading.BUILTIN_FOLDER", prior_folder)
+    monkeypatch.setattr("deqir.demo.REDUCTION", 16)
+    monkeypatch.setenv("COLUMNS", "80")
+    photo = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    (tmp_path / "photos").mkdir()
+    write_image(tmp_path / "photos" / "one.png", photo)
+    write_image(tmp_path / "photo.jpg", photo)
+    write_image(tmp_path / "small.jpg", photo[:, :2, :2])
+    torch.save(dict(random_state(ddpm, DDPM())), tmp_path / "celeba_hq.ckpt")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_first_screen_of_help_has_an_example_that_works_as_printed(deqir, folder, command):
+    code, help_text, _ = deqir(command, "--help", prior=False)
+    assert code == 0
+    examples = re.findall(r"^ *Example: +(deqir .*?) *$", "\n".join(help_text.splitlines()[:24]), re.MULTILINE)
+    assert len(examples) == 1
+    words = shlex.split(examples[0])
+    assert words[1] == command
+    if command in SERVERS:
+        return
+    if command in FIRST:
+        assert deqir(*FIRST[command], prior=False)[0] == 0
+    before = {path.name for path in folder.iterdir()}
+    code, out, err = deqir(*words[1:], prior=False)
+    assert code == 0, err
+    made = {path.name for path in folder.iterdir()} - before
+    assert made or out
+
+
+def test_the_list_of_commands_does_not_repeat_the_examples(deqir):
+    code, help_text, _ = deqir("--help", prior=False)
+    assert code == 0
+    assert "Example" not in help_text
+    assert all(command in help_text for command in COMMANDS)
+
+
+def test_python_m_deqir_is_deqir():
+    run = subprocess.run([sys.executable, "-m", "deqir", "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout == f"deqir {doctor.__version__}\n"
+
+
+def test_the_shell_completes_commands():
+    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'deqir'; from deqir.cli import main; main()"]
+    asked = {"_DEQIR_COMPLETE": "complete_bash", "COMP_WORDS": "deqir de", "COMP_CWORD": "1"}
+    run = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True)
+    assert {"degrade", "demo"} <= set(run.stdout.split())
+    assert "restore" not in run.stdout
+
+
+def test_doctor_tells_versions_devices_memory_and_caches(deqir, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    code, out, _ = deqir("doctor", "--json")
+    assert code == 0
+    findings = json.loads(out)
+    assert findings["packages"]["torch"] == version("torch")
+    assert findings["devices"][0]["threads"] == torch.get_num_threads()
+    assert 0 < findings["memory"]["available"] <= findings["memory"]["total"]
+    assert findings["caches"]["weights"] == {"folder": str(tmp_path / "hub" / "checkpoints"), "holds": []}
+    code, text, _ = deqir("doctor")
+    assert code == 0
+    assert f"deqir {doctor.__version__}, Python {findings['python']}" in text
+    assert str(tmp_path) in text
+
+
+def test_doctor_names_what_is_missing_in_an_extra_and_in_those_it_takes_in():
+    texts = ['pytest>=1; extra == "a"', 'no-such-package; extra == "b"', 'deqir[b]; extra == "a"', "torch>=2"]
+    found = doctor.extras(map(Requirement, texts))
+    assert found["a"] == {"pytest": pytest.__version__, "no-such-package": "missing"}
+    assert found["b"] == {"no-such-package": "missing"}
+
+
+def test_doctor_fails_where_a_needed_package_is_missing_or_too_old(deqir, monkeypatch):
+    monkeypatch.setattr(doctor, "requires", lambda name: ["no-such-package", "pytest>=9999", "torch>=2"])
+    code, _, err = deqir("doctor")
+    assert code == 1
+    problems = [line for line in err.splitlines() if line.startswith("deqir: ")]
+    assert len(problems) == 2
+    assert "no-such-package is missing; run pip install" in problems[0]
+    assert ">=9999 is needed" in problems[1]

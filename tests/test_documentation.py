@@ -1,0 +1,96 @@
+"""The documentation builds strictly and asks no other host for anything; the examples in it run."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import deqir
+from deqir.images import read_image
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = {path.stem: path for path in (ROOT / "examples").glob("*.py")}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The documentation as built by mkdocs, which fails on any warning."""
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings_handlers.python")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", ROOT / "mkdocs.yml", "-d", folder]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+def test_no_page_loads_anything_from_another_host(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 20
+    assets = r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=[\"']?(?:https?:)?//[^\"'>\s]+"
+    found = {page.name: re.findall(assets, page.read_text(encoding="utf-8")) for page in pages}
+    assert not {page: urls for page, urls in found.items() if urls}
+    styles = [path.read_text(encoding="utf-8") for path in site.rglob("*.css")]
+    assert styles and not any(re.search(r"(url\(|@import )[\"']?(https?:)?//", style) for style in styles)
+    assert not any('class="mermaid"' in page.read_text(encoding="utf-8") for page in pages)  # would load a script
+
+
+def test_the_reference_has_every_public_name_and_the_site_every_example(site):
+    reference = "".join(path.read_text(encoding="utf-8") for path in (site / "reference").rglob("*.html"))
+    for name in set(deqir.__all__) - {"__version__", "operators", "solvers"}:
+        assert re.search(rf'id="deqir\.[\w.]*{name}"', reference) or f"deqir.{name}" in reference, name
+    for name in EXAMPLES:
+        assert "highlight" in (site / "examples" / name / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch, prior_folder):
+    """The tiny prior in the place of the built-in one, a smaller demo photo, and a folder to write into."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("deqir.priors.loading.BUILTIN_FOLDER", prior_folder)
+    return tmp_path
+
+
+def test_restore_in_python_runs(small, monkeypatch, capsys):
+    monkeypatch.setattr("deqir.demo.REDUCTION", 10)
+    runpy.run_path(str(EXAMPLES["restore_in_python"]))
+    assert read_image("restored.png").shape == (3, 40, 28)
+    printed = capsys.readouterr().out
+    assert float(re.search(r"deviation from the observation: (\S+)", printed)[1]) < 1e-4
+
+
+def test_watch_a_parallel_chain_runs(small):
+    pytest.importorskip("matplotlib")
+    runpy.run_path(str(EXAMPLES["watch_a_parallel_chain"]))["main"](small, steps=4, side=16)
+    for name in ("distances.png", "pictures.jpg"):
+        assert read_image(small / name).std() > 0.1
+
+
+def test_deepinv_side_by_side_runs(small, capsys):
+    pytest.importorskip("deepinv")
+    runpy.run_path(str(EXAMPLES["deepinv_side_by_side"]))["main"](steps=2, side=16)
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1].strip() for row in rows][-2:] == ["DeqIR, serial", "DeqIR, parallel"]
+    assert all(float(row[2]) == float(row[2]) for row in rows)
+
+
+def test_steer_colours_runs(small, capsys):
+    runpy.run_path(str(EXAMPLES["steer_colours"]), run_name="__main__")
+    before, after = capsys.readouterr().out.splitlines()[1].split("palette ")[1].split(",")[0].split(" -> ")
+    assert float(after) < 0.8 * float(before)
+    assert read_image(small / "steered.png").std() > 0.1
+
+
+def test_fill_like_a_reference_runs(small, capsys):
+    runpy.run_path(str(EXAMPLES["fill_like_a_reference"]), run_name="__main__")
+    before, after = capsys.readouterr().out.splitlines()[0].split(": ")[1].split(",")[0].split(" -> ")
+    assert float(after) < 0.8 * float(before)
+    assert read_image(small / "filled.png").std() > 0.1
+
+
+def test_every_example_is_run_here():
+    tested = {name for name in EXAMPLES if f"test_{name}_runs" in globals()}
+    assert tested == set(EXAMPLES)

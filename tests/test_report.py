@@ -1,0 +1,347 @@
+"""Reports of restorations, from the solver's residuals to the page."""
+
+import json
+import sys
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import SmoothDenoiser, causal_map
+from deqir import operators
+from deqir.cli import main
+from deqir.images import read_image, write_image
+from deqir.jobs import Finished, Problem
+from deqir.report import Recorder, read_run, write_run
+from deqir.report.figures import LIGHT, convergence_picture, difference_picture, film_picture
+from deqir.restoration import Restorer
+from deqir.solvers import Picard, solve
+from deqir.tasks import Task
+
+pytest.importorskip("matplotlib", reason="reports need the extra deqir[report]")
+
+PICTURES = {"observation", "result", "truth", "difference", "film-strip", "convergence"}
+
+
+@pytest.fixture
+def deqir(monkeypatch, capsys, prior_folder):
+    """Run ``deqir`` with arguments; returns (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        command = ["deqir", *map(str, arguments)]
+        if arguments[0] == "restore":
+            command += ["--prior", str(prior_folder), "--task", "sr", "--scale", "2", "--steps", "4"]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def reported(deqir, photo, tmp_path):
+    """The report folder of a parallel restoration of a degraded photo."""
+    code, _, err = deqir("restore", photo, "--simulate", "--solver", "picard", "--report", "--out", tmp_path / "o")
+    assert code == 0, err
+    return tmp_path / "o" / "photo-report"
+
+
+class Page(HTMLParser):
+    """What a page links to, and the texts of its pictures."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.alts, self.tags = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "srcset", "href")]
+        if tag == "img":
+            self.alts.append(given.get("alt", ""))
+
+
+def test_a_sweep_reports_how_far_every_state_moved():
+    reports = []
+    start = torch.zeros(5, 2, 1, dtype=torch.float64)
+    solve(Picard(), causal_map, start, torch.zeros(5, dtype=torch.float64), reports.append, extrapolate=False)
+    before = start
+    for report in reports:
+        moved = (report.states - before).abs()[..., 0]
+        torch.testing.assert_close(report.residuals, moved, rtol=0, atol=0)
+        torch.testing.assert_close(report.residuals[-1], report.residual, rtol=0, atol=0)
+        before = report.states
+    assert reports[0].residuals.min() > 0
+    assert (reports[3].residuals[:3] == 0).all() and (reports[3].residuals[3] > 0).all()
+
+
+def test_a_state_that_overflows_has_no_residual():
+    def overflowing(states, prefix, stop):
+        images = causal_map(states, prefix, stop)
+        images[4] = torch.inf
+        return images
+
+    reports = []
+    solve(Picard(max_sweeps=1), overflowing, torch.zeros(5, 1, 1), torch.zeros(5), reports.append)
+    assert reports[0].residuals.isnan().flatten().tolist() == [False] * 4 + [True]
+
+
+def recorded(solver, truth=True, steps=6, size=(8, 8)):
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    task = Task("sr", scale=2)
+    y = task.operator((3, *size)).forward(image)
+    recorder = Recorder()
+    restorer = Restorer(SmoothDenoiser(), operators.SuperResolution(2), steps, solver=solver, device="cpu")
+    result = restorer.restore(y, progress=recorder)
+    stats = result.stats
+    record = {
+        "file": "a.png", "task": "sr", "steps": steps, "solver": solver, "sweeps": stats.sweeps[0],
+        "nfe": stats.nfe[0], "seconds": stats.seconds, "status": "converged", "tolerance": 0.5,
+    }  # fmt: skip
+    problem = Problem(task, y, (3, *size), image if truth else None)
+    return recorder.record(Finished(problem, restorer, result, record)), result
+
+
+def test_the_record_holds_what_the_solve_did():
+    run, result = recorded("picard")
+    assert run.residuals.shape == (result.stats.sweeps[0], 6)
+    torch.testing.assert_close(run.residuals[:, -1].double(), result.residuals[:, 0], rtol=1e-6, atol=0)
+    assert run.nfe[-1] == result.stats.nfe[0] and (run.nfe.diff() > 0).all()
+    assert run.finished[-1] == 6 and (run.finished.diff() > 0).all()
+    assert (run.seconds.diff() > 0).all()
+    assert run.settings["serial_seconds"] > 0
+    assert run.film_sweeps[-1] == len(run.residuals)
+    expected = (result.image[0].clamp(0, 1) * 255).round().to(torch.uint8)
+    for shown in (run.film[-1], run.states[-1], run.pictures["result"]):
+        assert torch.equal(shown, expected)
+
+
+def test_the_difference_is_to_the_truth_or_to_what_the_observation_gives():
+    known, result = recorded("picard")
+    distance = (result.image.clamp(0, 1) - torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))).abs()
+    torch.testing.assert_close(known.difference, 255 * distance[0].mean(0))
+    unknown, result = recorded("picard", truth=False)
+    small = torch.nn.functional.avg_pool2d(result.image, 2)  # the observation, which the result reproduces
+    enlarged = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(
+        unknown.difference, 255 * (result.image.clamp(0, 1) - enlarged).abs()[0].mean(0), rtol=1e-3, atol=1e-3
+    )
+    assert "truth" not in unknown.pictures
+
+
+def test_the_film_of_a_long_solve_is_thinned():
+    run, result = recorded("picard", steps=40)
+    sweeps = result.stats.sweeps[0]
+    assert sweeps > 13
+    assert run.film_sweeps.tolist() == sorted({1, 2, 3, 4, 6, 8, 12, 16, 24, 32, sweeps} & set(range(1, sweeps + 1)))
+    assert run.state_numbers.tolist()[0] == 1 and run.state_numbers.tolist()[-1] == 40
+
+
+def test_a_record_survives_the_disk(tmp_path):
+    run, _ = recorded("picard")
+    write_run(tmp_path, run)
+    again = read_run(tmp_path / "run.json")
+    assert again.settings == run.settings
+    for name in ("timesteps", "residuals", "finished", "nfe", "seconds", "film", "states", "difference"):
+        assert torch.equal(getattr(again, name), getattr(run, name)), name
+    assert {name: tuple(x.shape) for name, x in again.pictures.items()} == {
+        "observation": (3, 4, 4),
+        "result": (3, 8, 8),
+        "truth": (3, 8, 8),
+    }
+
+
+def test_large_pictures_are_reduced():
+    run, _ = recorded("picard", size=(1000, 10), steps=2)
+    assert run.pictures["result"].shape == (3, 768, 8)
+    assert run.difference.shape == (768, 8)
+    assert run.states.shape == (2, 3, 128, 1)
+    for drawn in (film_picture(run), difference_picture(run.difference)):
+        assert max(Image.open(BytesIO(drawn)).size) < 2500
+
+
+def test_a_report_is_one_page_that_needs_nothing_else(reported):
+    page = Page((reported / "report.html").read_text())
+    assert page.links and all(link.startswith("data:image/") for link in page.links)
+    assert "script" not in page.tags
+    assert len(page.alts) == 6 and all(len(alt) > 15 for alt in page.alts)
+    for name in PICTURES:
+        assert min(read_image(reported / f"{name}.png").shape[1:]) > 1
+    record = json.loads((reported / "run.json").read_text())["settings"]
+    text = (reported / "report.html").read_text()
+    for shown in (f"<td>{record['sweeps']}</td>", f"<td>{record['nfe']}</td>", f"{record['psnr']:.2f}", "prior"):
+        assert shown in text
+
+
+def test_a_report_can_be_drawn_again_from_the_saved_run(deqir, reported, tmp_path):
+    page = (reported / "report.html").read_bytes()
+    (reported / "report.html").unlink()
+    assert deqir("report", reported)[0] == 0
+    assert (reported / "report.html").read_bytes() == page
+    code, out, _ = deqir("report", reported / "run.json", "--out", tmp_path / "elsewhere")
+    assert code == 0 and "elsewhere" in out
+    assert (tmp_path / "elsewhere" / "report.html").read_bytes() == page
+    code, _, err = deqir("report", reported, reported, "--out", tmp_path)
+    assert code == 2 and "--out takes the report of one run" in err
+
+
+def test_a_serial_chain_has_a_report_without_a_heat_map(deqir, photo, tmp_path):
+    code, _, err = deqir("restore", photo, "--solver", "serial", "--report", "--out", tmp_path / "o")
+    assert code == 0, err
+    folder = tmp_path / "o" / "photo-report"
+    assert "A serial chain has no convergence picture" in (folder / "report.html").read_text()
+    assert {path.stem for path in folder.glob("*.png")} == PICTURES - {"convergence", "truth"}
+    assert "serial_seconds" not in json.loads((folder / "run.json").read_text())["settings"]
+
+
+def test_time_travel_and_listed_timesteps_are_drawn_in_full(deqir, photo, tmp_path):
+    travel = ["--spacing", "900,600,300,100,0", "--travel-length", "2", "--travel-repeat", "2"]
+    for solver in ("serial", "picard"):
+        out = tmp_path / solver
+        code, _, err = deqir("restore", photo, "--solver", solver, *travel, "--report", "--out", out)
+        assert code == 0, err
+        run = read_run(out / "photo-report")
+        assert len(run.timesteps) > 5 and run.state_numbers[-1] == len(run.timesteps)
+        assert run.residuals.shape[1] == len(run.timesteps)
+
+
+def test_names_are_escaped_and_grey_photos_are_drawn(deqir, tmp_path):
+    write_image(tmp_path / "x.png", torch.rand(1, 6, 8))
+    (tmp_path / "x.png").rename(tmp_path / "<i>&.png")
+    code, _, err = deqir("restore", tmp_path / "<i>&.png", "--solver", "picard", "--report", "--out", tmp_path / "o")
+    assert code == 0, err
+    text = (tmp_path / "o" / "<i>&-report" / "report.html").read_text()
+    assert "<h1>&lt;i&gt;&amp;.png</h1>" in text and "<i>" not in text
+
+
+def test_an_older_report_is_kept_unless_told(deqir, photo, reported):
+    out = reported.parent
+    (out / "photo.png").unlink()
+    code, _, err = deqir("restore", photo, "--report", "--out", out)
+    assert code == 1 and "photo-report exists already" in err
+    assert not (out / "photo.png").exists()
+    assert deqir("restore", photo, "--report", "--out", out, "--overwrite")[0] == 0
+
+
+def test_without_the_extra_one_sentence_says_so(deqir, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = deqir("restore", photo, "--report", "--out", tmp_path / "o")
+    assert code == 1
+    assert (
+        err.strip() == "deqir: reports are drawn with matplotlib, which is not installed; pip install 'deqir[report]'"
+    )
+    assert not (tmp_path / "o").exists()
+
+
+def spoil_text(folder):
+    (folder / "run.json").write_text("{")
+
+
+def spoil_format(folder):
+    (folder / "run.json").write_text('{"format": "other"}')
+
+
+def spoil_settings(folder):
+    run = json.loads((folder / "run.json").read_text())
+    run["settings"]["seconds"] = "long"
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+def lose_tensors(folder):
+    (folder / "run.safetensors").unlink()
+
+
+def cut_tensors(folder):
+    data = (folder / "run.safetensors").read_bytes()
+    (folder / "run.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def shorten_tensors(folder):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "run.safetensors")
+    tensors["finished"] = tensors["finished"][1:].contiguous()
+    save_file(tensors, folder / "run.safetensors")
+
+
+def drop_tensor(folder):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "run.safetensors")
+    del tensors["residuals"]
+    save_file(tensors, folder / "run.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_text, "is not readable JSON"),
+        (spoil_format, "is not a run that this version of deqir wrote"),
+        (spoil_settings, "lacks settings of the run"),
+        (lose_tensors, "is missing; keep run.json and run.safetensors in one folder"),
+        (cut_tensors, "is not a readable safetensors file"),
+        (shorten_tensors, "parts do not fit together"),
+        (drop_tensor, "lacks residuals"),
+    ],
+)
+def test_a_spoiled_run_gets_one_sentence(deqir, tmp_path, spoil, message):
+    write_run(tmp_path, recorded("picard", steps=2)[0])
+    spoil(tmp_path)
+    code, _, err = deqir("report", tmp_path)
+    assert code == 1 and message in err
+    assert err.startswith("deqir: ") and err.count("\n") == 1
+
+
+def test_a_folder_without_a_run_gets_one_sentence(deqir, tmp_path):
+    code, _, err = deqir("report", tmp_path)
+    assert code == 1 and "run.json does not exist" in err
+
+
+def heat_map(residuals, finished):
+    png = convergence_picture(torch.tensor(residuals), torch.tensor(finished), 0.5)
+    return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
+
+
+def coloured(pixels, colour):
+    """Where ``pixels`` (H, W, 3) have the colour #rrggbb."""
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return (pixels == wanted).all(-1)
+
+
+def test_the_heat_map_is_bright_where_states_move_and_grey_where_nothing_was_computed():
+    pixels = heat_map([[1.0, 100.0], [0.0, 10.0]], [1, 2])
+    height, width = pixels.shape[:2]
+    top, bottom = int(0.35 * height), int(0.6 * height)
+    left, right = int(0.2 * width), int(0.5 * width)
+    light = pixels.sum(-1)
+    assert light[top, right] > light[bottom, right] > light[top, left]
+    assert coloured(pixels, LIGHT.final)[bottom, left]
+
+
+def test_the_line_follows_the_finished_prefix():
+    columns = []
+    for finished in (1, 3):
+        line = coloured(heat_map([[1.0] * 4], [finished]), LIGHT.accent)
+        inside = line[: int(0.5 * len(line)), : line.shape[1] // 2 + 100]  # neither the legend nor the tolerance
+        columns.append(np.nonzero(inside)[1].mean() / line.shape[1])
+    assert columns[1] - columns[0] == pytest.approx(0.60 * 2 / 4, abs=0.01)
+
+
+@pytest.mark.parametrize("residuals", [[[0.0, 0.0]], [[float("nan"), 3.0]], [[2.0, 2.0]]])
+def test_degenerate_residuals_are_drawn(residuals):
+    assert heat_map(residuals, [2]).std() > 0
+
+
+def test_a_page_says_when_a_solve_stopped_early(deqir, photo, tmp_path):
+    arguments = ("--solver", "picard", "--max-sweeps", "2", "--tolerance", "0")
+    code, _, err = deqir("restore", photo, "--report", *arguments, "--out", tmp_path / "o")
+    assert code == 0, err
+    folder = tmp_path / "o" / "photo-report"
+    assert "stopped at max_sweeps before the tolerance was met" in (folder / "report.html").read_text()
+    assert read_run(folder).film_sweeps.tolist() == [1, 2]

@@ -1,0 +1,136 @@
+"""Golden results of the built-in prior, and recorded runs made again."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import sentence
+from deqir import operators
+from deqir.priors import load_prior
+from deqir.restoration import Restorer
+
+GOLDEN = {
+    "sr": [0.5, 0.34477, 0.5, 0.28903, 0.20988, 0.41041, 0.33156, 0.24855, 0.05481, 0.87464, 0.24287, 0.96454],
+    "deblur": [0.5, 0.34477, 0.5, 0.28443, 0.21227, 0.39743, 0.33669, 0.14229, 0.05736, 0.78073, 0.09188, 0.84597],
+    "denoise": [
+        0.49737,
+        0.34436,
+        0.49878,
+        0.27373,
+        0.16923,
+        0.38667,
+        0.31759,
+        0.16783,
+        0.05584,
+        0.7828,
+        0.17614,
+        0.84083,
+    ],
+}
+"""Means, standard deviations, pixel (3, 5) and pixel (10, 12) of each channel. Whoever changes one says why in the
+CHANGELOG; the tolerance leaves room for other processors and versions of torch."""
+
+
+def scene():
+    """A smooth picture with an edge, (1, 3, 16, 16) in [0, 1]."""
+    across, down = torch.meshgrid(torch.linspace(0, 1, 16), torch.linspace(0, 1, 16), indexing="xy")
+    return torch.stack([across, (across - down).sin().abs(), (down > 0.5).float()])[None].clamp(0.1, 0.9)
+
+
+@pytest.fixture
+def run(deqir, photo, tmp_path):
+    """A recorded run of two files by the tiny prior; returns the file of records."""
+    second = tmp_path / "second.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (8, 9, 3), dtype=np.uint8)).save(second)
+    stats = tmp_path / "run.json"
+    code, _, err = deqir("restore", photo, second, "--task", "sr", "--scale", "2", "--out", tmp_path / "o", "--stats",
+                         stats, "--solver", "preconditioned", "--simulate", "--noise", "0.05")  # fmt: skip
+    assert code == 0, err
+    return stats
+
+
+def changed(stats, change):
+    records = json.loads(stats.read_text())
+    change(records[0])
+    stats.write_text(json.dumps(records))
+
+
+def test_a_run_is_repeated_to_the_bit(deqir, run):
+    code, out, err = deqir("verify", run)
+    assert code == 0, err
+    assert out.count(": identical") == 2
+    assert "2 records: 2 identical, 0 equal" in err
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"noise": 0.2}, {"task_settings": {"name": "sr", "scale": 3}}], ids=str
+)
+def test_other_settings_give_a_mismatch(deqir, run, change):
+    changed(run, lambda record: record["job"].update(change))
+    code, out, err = deqir("verify", run)
+    assert code == 1
+    assert "different: by" in out
+    assert "1 identical" in err
+
+
+def test_a_small_difference_is_measured_against_the_limit(deqir, run):
+    (record, _) = json.loads(run.read_text())
+    pixels = np.asarray(Image.open(record["out"])).copy()
+    pixels[0, 0, 0] ^= 4
+    Image.fromarray(pixels).save(record["out"])
+    digest = hashlib.sha256(Path(record["out"]).read_bytes()).hexdigest()
+    changed(run, lambda record: record.update(out_sha256=digest))
+    assert deqir("verify", run)[0] == 1
+    code, out, _ = deqir("verify", run, "--grey-levels", "4")
+    assert code == 0
+    assert "equal within the tolerance: by 4.00 grey levels at most" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda record: record.update(job=None), "does not say where its prior came from"),
+        (lambda record: record.update(warm_start=True), "began from the frame before it"),
+        (lambda record: record.update(file_sha256="0"), "the file was changed since"),
+        (lambda record: record.update(file="gone.png"), "gone.png cannot be read"),
+        (lambda record: record["job"]["options"].update(device="cuda:9"), "not available"),
+        (lambda record: record.update(error="x"), "it failed when it was recorded"),
+        (lambda record: record.pop("job"), "not complete or damaged"),
+        (lambda record: record["job"].update(options=3), "not complete or damaged"),
+    ],
+)
+def test_what_cannot_be_repeated_is_said(deqir, run, change, reason):
+    changed(run, change)
+    code, out, err = deqir("verify", run)
+    assert (code, err.count("1 not repeated")) == (0, 1)
+    assert reason in out
+    records = json.loads(run.read_text())
+    run.write_text(json.dumps(records[:1]))
+    assert deqir("verify", run)[0] == 1  # nothing was verified
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "[1]", '"text"'])
+def test_a_file_without_records(deqir, tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    code, _, err = deqir("verify", tmp_path / "run.json")
+    assert code == 1
+    assert "give a file of" in sentence(err)
+
+
+@pytest.mark.parametrize("name", ["sr", "deblur", "denoise"])
+def test_golden_results_of_the_built_in_prior(name):
+    operator, options = {
+        "sr": (operators.SuperResolution(4), {"eta": 0.85}),
+        "deblur": (operators.Deblurring(operators.gaussian_kernel(5, 1.5)), {"eta": 0.0}),
+        "denoise": (operators.Denoising(), {"noise": 0.1}),
+    }[name]
+    y = operator.forward(scene())
+    result = Restorer(load_prior(), operator, steps=8, solver="serial", device="cpu", **options).restore(y, seed=3)
+    image = result.image[0]
+    found = [*image.mean((1, 2)), *image.std((1, 2)), *image[:, 3, 5], *image[:, 10, 12]]
+    torch.testing.assert_close(torch.stack(found), torch.tensor(GOLDEN[name]), rtol=0, atol=2e-3)

@@ -1,0 +1,528 @@
+"""The web page: what a visitor may ask for, and the page itself in a real browser and through Gradio's client."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deqir.errors import ImageReadError, OptionError
+from deqir.images import read_image, write_image
+
+pytest.importorskip("gradio", reason="the web page needs the extra deqir[ui]")
+
+from deqir.report import Recorder
+from deqir.webui import looks, serve
+from deqir.webui.photos import painted_mask, read_photo, reduced, stage
+from deqir.webui.sessions import Sessions
+from deqir.webui.settings import Limits, Settings
+from deqir.webui.solve import Solve, StoppedError
+from deqir.webui.workbench import Workbench
+
+LIMITS = Limits(side=128, steps=10, file_bytes=100_000, photo_pixels=10_000)
+PRIORS = ("builtin", "other")
+SCREENSHOTS = os.environ.get("DEQIR_SCREENSHOTS")
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": 11}, "steps is 11; choose from 1 to 10"),
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": 3.5}, "the setting steps is 3.5"),
+        ({"steps": True}, "the setting steps is True"),
+        ({"side": 129}, "side is 129; choose from 1 to 128"),
+        ({"prior": "/etc"}, "prior is '/etc'; choose one of builtin, other"),
+        ({"solver": "magic"}, "solver is 'magic'; choose one of auto"),
+        ({"spacing": "odd"}, "spacing is 'odd'"),
+        ([], "the settings are []; give an object"),
+        ({"seed": -1}, "seed is -1; choose from 0"),
+        ({"colour": 1}, "the setting 'colour' is unknown"),
+        ({"noise": -1.0}, "the noise level is -1.0"),
+        ({"task": "sing"}, "task is 'sing'"),
+        ({"task": 3}, "task is 3"),
+        ({"task": {"scale": 2}}, "give its name"),
+        ({"task": {"name": "inpaint", "mask": "/etc/passwd"}}, "mask is '/etc/passwd'; choose one of random"),
+        ({"task": {"name": "deblur", "blur": "/etc/passwd"}}, "blur is '/etc/passwd'; choose one of gaussian"),
+        ({"task": {"name": "sr", "scale": 0}}, "scale"),
+        ({"task": "cs"}, "no compressed-sensing observation"),
+        ({"task": "denoise"}, "task denoise needs the noise level"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(given, message):
+    with pytest.raises(OptionError, match=re.escape(message)) as raised:
+        Settings.checked(given, LIMITS, PRIORS)
+    assert "\n" not in str(raised.value)
+
+
+def test_settings_survive_json():
+    given = {"task": {"name": "inpaint", "mask": "brush"}, "steps": 7, "noise": 0.1, "simulate": True, "seed": 3}
+    settings = Settings.checked({**given, "side": 64}, LIMITS, PRIORS)
+    assert Settings.checked(json.loads(json.dumps(settings.to_json())), LIMITS, PRIORS) == settings
+    assert settings.has_brush and settings.options("cpu")["steps"] == 7
+    with pytest.raises(OptionError, match="the limit steps is 0"):
+        Limits(steps=0)
+
+
+def test_the_result_has_the_side_asked_for():
+    small = Settings.checked({"task": {"name": "sr", "scale": 3}, "side": 60}, LIMITS, PRIORS)
+    assert small.photo_side == 20
+    assert Settings.checked({**small.to_json(), "simulate": True}, LIMITS, PRIORS).photo_side == 60
+    assert reduced(torch.rand(3, 40, 90), 45).shape == (3, 20, 45)
+    photo = torch.rand(3, 8, 4)
+    assert reduced(photo, 8) is photo
+    torch.testing.assert_close(reduced(photo, 4), torch.nn.functional.avg_pool2d(photo, 2))
+
+
+def test_bad_uploads_are_refused_without_the_servers_paths(tmp_path):
+    with pytest.raises(OptionError, match="there is no photo yet"):
+        read_photo(None, LIMITS)
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    large = tmp_path / "large.png"
+    write_image(large, torch.rand(1, 101, 100))
+    cases = [(text, "text.png is not a readable"), (large, "more than the 10000"), (tmp_path / "gone.png", "upload it")]
+    for file, message in cases:
+        with pytest.raises(ImageReadError, match=message) as raised:
+            read_photo(str(file), LIMITS)
+        assert str(tmp_path) not in str(raised.value)
+    large.write_bytes(bytes(100_001))
+    with pytest.raises(OptionError, match=r"large.png has 0 MB, more than the 0.1 MB"):
+        read_photo(str(large), LIMITS)
+
+
+def test_what_is_painted_is_filled():
+    layer = np.zeros((4, 6, 4), np.uint8)
+    layer[1:3, 2:4] = 255
+    mask = painted_mask({"layers": [layer], "background": None}, (4, 6))
+    assert mask.shape == (1, 4, 6) and mask.sum() == 20 and mask[0, 1:3, 2:4].sum() == 0
+    assert painted_mask({"layers": [layer]}, (2, 3)).tolist() == [[[1, 0, 1], [1, 0, 1]]]  # touched is filled
+    assert painted_mask(None, (2, 3)).all()
+
+
+def test_a_painted_mask_becomes_the_task(tmp_path):
+    settings = Settings.checked({"task": {"name": "inpaint", "mask": "brush"}}, Limits(), PRIORS)
+    photo, mask = torch.rand(3, 4, 6), torch.ones(1, 4, 6)
+    with pytest.raises(OptionError, match="nothing is painted"):
+        stage(photo, settings, mask, tmp_path)
+    with pytest.raises(OptionError, match="whole photo is painted over"):
+        stage(photo, settings, torch.zeros(1, 4, 6), tmp_path)
+    mask[0, 1, 2] = 0
+    file, task = stage(photo, settings, mask, tmp_path)
+    torch.testing.assert_close(read_image(file), photo, rtol=0, atol=1e-5)
+    assert torch.equal(read_image(task["mask"]), mask)
+
+
+def test_a_session_takes_its_files_along(tmp_path):
+    sessions = Sessions(tmp_path)
+    upload = tmp_path / "uploads" / "hash" / "photo.png"
+    upload.parent.mkdir(parents=True)
+    upload.touch()
+    sessions.enter("a")
+    sessions.enter("b")
+    first, folder = sessions.begin("../a")  # a name never leaves the root
+    assert folder.is_relative_to(tmp_path / "sessions" / "a")
+    stop, again = sessions.begin("a")
+    assert not folder.exists() and again.exists() and stop is not first
+    sessions.stop("b")
+    assert not stop.is_set()
+    sessions.leave("a")
+    sessions.leave("../a")
+    assert stop.is_set() and not again.exists() and upload.exists()
+    sessions.leave("b")
+    assert not upload.exists()
+
+
+@pytest.fixture
+def workbench(prior_folder, tmp_path):
+    return Workbench(Limits(), {"tiny": str(prior_folder)}, "cpu", Sessions(tmp_path))
+
+
+PREVIEWS = {
+    "sr": ((3, 9, 10), {"scale": 2}),
+    "inpaint": ((3, 19, 21), {"mask": "random"}),
+    "deblur": ((3, 19, 21), {"blur": "motion"}),
+    "denoise": ((3, 19, 21), {}),
+    "colorize": ((1, 19, 21), {}),
+    "cs": ((3, 19, 21), {}),
+}
+
+
+@pytest.mark.parametrize("task", PREVIEWS)
+def test_the_preview_is_the_observation(workbench, photo, tmp_path, task):
+    shape, own = PREVIEWS[task]
+    given = {"task": {"name": task, **own}, "simulate": True, "noise": 0.1 if task == "denoise" else 0.0}
+    if task == "sr":  # of 18 x 20 pixels, which two divides
+        write_image(photo, read_image(photo)[:, :18, :20])
+    image, size = workbench.preview(str(photo), workbench.settings(given))
+    assert image.shape == shape and size == read_image(photo).shape[1:]
+    assert image.min() >= 0 and image.max() <= 1
+    assert image.shape != read_image(photo).shape or (image - read_image(photo)).abs().max() > 0.05
+    assert list(tmp_path.rglob("*")) == [photo]
+
+
+def test_a_restoration_leaves_everything_to_download(workbench, photo):
+    settings = workbench.settings({"steps": 3, "solver": "picard", "simulate": True, "side": 16})
+    *moments, outcome = workbench.restore(str(photo), settings, None, "visitor")
+    assert moments[-1].progress.done == 3
+    saved = json.loads(outcome.settings.read_text())
+    assert workbench.settings(saved["settings"]) == settings
+    assert saved["result"]["psnr"] > 0 and str(photo.parent) not in outcome.settings.read_text()
+    assert read_image(outcome.before).shape == read_image(outcome.after).shape == (3, 14, 16)
+    assert "deqir report" in outcome.report.read_text()
+
+
+def test_a_solve_hands_on_progress_and_what_comes_out():
+    def work(watch):
+        for number in range(3):
+            watch(number)
+            time.sleep(0.02)
+        return "done"
+
+    solve = Solve(work, threading.Event())
+    seen = list(solve)
+    assert seen and seen == sorted(set(seen)) and solve.outcome == "done"
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        list(Solve(work, stop))
+    with pytest.raises(ZeroDivisionError):
+        list(Solve(lambda watch: 1 / 0, threading.Event()))
+
+
+def test_the_chart_is_drawn_while_the_solve_goes_on():
+    recorder = Recorder()
+    assert "step by step" in looks.chart(recorder, 0.5)
+    recorder.residuals = [torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0])]  # the second sweep is being written down
+    recorder.counts = [(1, 2, 0.1)]
+    assert "Heat map of 1 sweeps by 2 states; 1 states are final." in looks.chart(recorder, 0.5)
+
+
+def test_who_stops_listening_stops_the_solve():
+    reports, ended = [], threading.Event()
+
+    def work(watch):
+        try:
+            while True:
+                watch(0)
+                reports.append(0)
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    listening = iter(Solve(work, threading.Event()))
+    next(listening)
+    listening.close()
+    assert ended.wait(5)
+
+
+@pytest.fixture(scope="module")
+def server(prior_folder, tmp_path_factory):
+    """A real server with a tiny prior, (address, its temporary folders' parent, process)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    parent = tmp_path_factory.mktemp("server")
+    priors = ["--prior", str(prior_folder), "--prior", "builtin"]
+    options = ["--port", str(port), *priors, "--device", "cpu", "--max-side", "128"]
+    environment = {**os.environ, "TMPDIR": str(parent), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "deqir", "ui", *options, "--max-steps", "200", "--max-megabytes", "1"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        line = process.stdout.readline()
+        assert "deqir is at http://127.0.0.1" in line, process.stderr.read()
+        try:
+            yield line.split()[3], parent, process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    from gradio_client import Client
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GRADIO_ANALYTICS_ENABLED", "False")  # no message to Gradio's makers
+        client = Client(server[0], verbose=False, analytics_enabled=False)
+        yield client
+        client.close()
+
+
+def call(client, photo, settings, mask=None):
+    from gradio_client import handle_file
+
+    result, record = client.predict(
+        handle_file(photo), settings, None if mask is None else handle_file(mask), api_name="/restore"
+    )
+    return read_image(result), record
+
+
+QUICK = {"steps": 3, "solver": "picard", "side": 48, "task": {"name": "sr", "scale": 2}}
+
+
+def test_the_api_restores_and_its_settings_repeat_it(client, photo):
+    image, record = call(client, photo, QUICK)
+    assert image.shape == (3, 38, 42)
+    assert record["result"]["status"] == "converged" and record["result"]["sweeps"] <= 3
+    again, _ = call(client, photo, record["settings"])
+    assert torch.equal(again, image)
+
+
+def test_the_api_takes_a_mask(client, photo, tmp_path):
+    mask = torch.ones(1, 19, 21)
+    mask[:, 4:9, 5:12] = 0
+    write_image(tmp_path / "mask.png", mask)
+    task = {"name": "inpaint", "mask": "brush"}
+    image, record = call(client, photo, {**QUICK, "task": task}, tmp_path / "mask.png")
+    truth = read_image(photo)
+    kept = mask.bool().expand(3, -1, -1)
+    torch.testing.assert_close(image[kept], truth[kept], rtol=0, atol=1 / 255)
+    assert (image - truth)[~kept].abs().max() > 0.02
+    assert record["result"]["task_settings"]["mask"] == "brush"
+
+
+def test_the_api_says_in_one_sentence_what_is_wrong(client, photo, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    with pytest.raises(Exception, match=r"bad.png is not a readable PNG"):
+        call(client, bad, QUICK)
+    with pytest.raises(Exception, match="steps is 201; choose from 1 to 200"):
+        call(client, photo, {**QUICK, "steps": 201})
+    big = tmp_path / "big.bin"
+    big.write_bytes(bytes(1_100_000))
+    with pytest.raises(Exception, match=r"(?i)size|413"):
+        call(client, big, QUICK)
+
+
+def test_several_visitors_wait_for_each_other(server, client, photo):
+    from gradio_client import Client, handle_file
+
+    with_second = Client(server[0], verbose=False, analytics_enabled=False)
+    jobs = [
+        visitor.submit(handle_file(photo), {**QUICK, "seed": seed}, None, api_name="/restore")
+        for seed, visitor in enumerate((client, with_second))
+    ]
+    results = [job.result(timeout=60) for job in jobs]
+    with_second.close()
+    assert [record["settings"]["seed"] for _, record in results] == [0, 1]
+    assert not torch.equal(read_image(results[0][0]), read_image(results[1][0]))
+
+
+def test_only_restoring_is_public(client):
+    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/restore"]
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", None), ("203.0.113.1", 8000)])
+def test_an_address_that_cannot_be_used_is_one_sentence(host, port):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] if port is None else port
+        with pytest.raises(OptionError, match=f"{host}:{port} cannot be used .*; choose another --port or --host"):
+            serve(host, port, {}, LIMITS, "cpu", print)
+    with pytest.raises(OptionError, match="port is 70000; choose from 1 to 65535"):
+        serve(host, 70_000, {}, LIMITS, "cpu", print)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="browser tests need Playwright (pip install playwright)"
+    )
+    if CHROMIUM is None:
+        pytest.skip("browser tests need Debian's chromium (apt-get install chromium)")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    """The page, opened afresh; ``page.outside`` lists requests that left this machine."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.outside = []
+    page.on("request", lambda request: None if is_local(request.url) else page.outside.append(request.url))
+    page.goto(server[0])
+    page.get_by_role("button", name="Restore", exact=True).wait_for()
+    yield page
+    context.close()
+
+
+def is_local(url):
+    return re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:", url) is not None
+
+
+def picture_of(page, name):
+    """Keep a screenshot where DEQIR_SCREENSHOTS says."""
+    if SCREENSHOTS:
+        Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(500)
+        page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"), full_page=True)
+
+
+def choose(page, label, option):
+    page.get_by_label(label, exact=True).click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def fill(page, label, value):
+    box = page.get_by_label(label).first
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def status(page, text, seconds=20):
+    from playwright.sync_api import expect
+
+    expect(page.locator("#status [role=status]")).to_contain_text(text, timeout=1000 * seconds)
+
+
+def prepare(page, steps=3, side=64, solver="picard"):
+    """Quick settings for the solve."""
+    page.get_by_role("button", name="Chain and solver").click()
+    choose(page, "Solver", solver)
+    fill(page, "Steps", steps)
+    page.get_by_role("button", name="Chain and solver").click()
+    fill(page, "Longest side of the result", side)
+
+
+@pytest.mark.browser
+def test_upload_restore_and_download(page, photo, tmp_path):
+    page.locator("#photo input[type=file]").set_input_files(photo)
+    status(page, "Ready: the result will have 84 x 76 pixels.")
+    prepare(page, side=64)
+    status(page, "Ready: the result will have 64 x 56 pixels.")
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "sweeps")
+    page.locator("#slider img").first.wait_for()
+    assert "Heat map of" in page.locator("#chart img").get_attribute("alt")
+    with page.expect_download() as download:
+        page.locator("#download-result").click()
+    assert download.value.suggested_filename == "restored.png"
+    download.value.save_as(tmp_path / "restored.png")
+    assert read_image(tmp_path / "restored.png").shape == (3, 56, 64)
+    with page.expect_download() as download:
+        page.locator("#download-settings").click()
+    saved = json.loads(Path(download.value.path()).read_text())
+    assert saved["settings"]["steps"] == 3 and saved["result"]["sweeps"] <= 3
+    assert page.outside == []
+    picture_of(page, "restored")
+    page.set_viewport_size({"width": 400, "height": 900})
+    picture_of(page, "restored-narrow")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.browser
+def test_brush_a_mask(page):
+    page.get_by_role("button", name="Take the bundled photo").click()
+    prepare(page, side=128 if SCREENSHOTS else 64)
+    choose(page, "Task", "Inpainting")
+    if SCREENSHOTS:  # the documentation shows the built-in prior
+        page.get_by_role("button", name="Chain and solver").click()
+        choose(page, "Prior", "builtin")
+        choose(page, "Solver", "preconditioned")
+        fill(page, "Steps", 40)
+        page.get_by_role("button", name="Chain and solver").click()
+    canvas = page.locator("#editor canvas").first
+    canvas.wait_for()
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "nothing is painted on the photo")
+    page.wait_for_timeout(500)
+    box = canvas.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(middle[0] - 60, middle[1] + 70)
+    page.mouse.down()
+    page.mouse.move(middle[0] - 10, middle[1] + 100, steps=5)
+    page.mouse.up()
+    picture_of(page, "painted")
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "PSNR", seconds=300 if SCREENSHOTS else 20)
+    picture_of(page, "inpainted")
+
+
+@pytest.mark.browser
+def test_stop(page):
+    page.get_by_role("button", name="Take the bundled photo").click()
+    prepare(page, steps=200, side=128, solver="serial")
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "Sweep")
+    page.get_by_role("button", name="Stop").click()
+    status(page, "Stopped.")
+    page.wait_for_timeout(1500)
+    status(page, "Stopped.")
+    assert page.get_by_role("button", name="Restore", exact=True).is_enabled()
+    assert not page.locator("#download-result").is_visible()
+
+
+@pytest.mark.browser
+def test_a_bad_file_is_one_sentence(page, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    page.locator("#photo input[type=file]").set_input_files(bad)
+    status(page, "bad.png is not a readable PNG")
+
+
+@pytest.mark.browser
+def test_controls_appear_where_they_apply_and_have_names(page):
+    from playwright.sync_api import expect
+
+    expect(page.get_by_label("Factor of magnification")).to_be_visible()
+    choose(page, "Task", "Deblurring")
+    expect(page.get_by_label("Factor of magnification")).to_be_hidden()
+    page.get_by_label("motion", exact=True).check()
+    expect(page.get_by_role("img", name="motion kernel")).to_be_visible()
+    choose(page, "Task", "Denoising")
+    expect(page.get_by_label("Noise in the observation").first).to_have_value("0.05")
+    inputs = page.locator("input:visible, textarea:visible, button:visible, select:visible")
+    nameless = [
+        field.evaluate("field => field.outerHTML.slice(0, 160)")
+        for field in inputs.all()
+        if not field.evaluate(
+            "field => field.labels?.length || field.ariaLabel || field.getAttribute('aria-labelledby')"
+            " || field.innerText?.trim() || field.title"
+        )
+    ]
+    assert nameless == []
+
+
+@pytest.mark.browser
+def test_nothing_is_kept_when_the_last_visitor_leaves(browser, server, photo, client):
+    _, parent, _ = server
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(server[0])
+    page.locator("#photo input[type=file]").set_input_files(photo)
+    status(page, "Ready")
+    assert list(parent.rglob("photo.png"))
+    client.close()
+    context.close()
+    deadline = time.time() + 15
+    while list(parent.rglob("photo.png")) and time.time() < deadline:
+        time.sleep(0.2)
+    assert list(parent.rglob("photo.png")) == []
+
+
+def test_the_temporary_folder_goes_with_the_server(server):
+    _, parent, process = server
+    assert list(parent.glob("deqir-ui-*"))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0 and "Traceback" not in err
+    assert list(parent.glob("deqir-ui-*")) == []
