@@ -19,6 +19,8 @@ from deqir.operators import Colorization
 from deqir.tasks import Task
 
 LEAST_NOISE = 1e-3
+DOUBT = 0.01
+"""The noise that stands for what an estimated blur gets wrong: undoing the wrong blur as if exact invents ringing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +59,13 @@ def _unknown(task: Task, photo: Tensor, noise: float | None, quantization: JpegQ
         "blur_width": None if found.blur is None else asdict(found.blur),
         "jpeg_quality": found.jpeg_quality,
     }
-    chosen = None
+    chosen, level = None, found.noise.value
     if found.remedy == "denoise":
         chosen = replace(task, name="denoise")
     elif found.remedy == "deblur" and found.blur is not None:
         chosen = replace(task, name="deblur", blur_width=found.blur.value, boundary="reflect")
-    return Appraisal(chosen, photo, found.noise.value, noise is None, findings=findings)
+        level = level if found.blur.given or noise is not None else max(level, DOUBT)
+    return Appraisal(chosen, photo, level, noise is None, findings=findings)
 
 
 def _old(task: Task, photo: Tensor, noise: float | None) -> Appraisal:
