@@ -14,14 +14,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deqir.appraisal import appraise
 from deqir.consistency import describe_rule
 from deqir.errors import DeqirError, ImageReadError, NonFiniteError, OptionError, OutputError
-from deqir.images import MAX_PIXELS, Attachments, atomic_write, read_image, read_photo, write_image
+from deqir.images import (
+    MAX_PIXELS,
+    Attachments,
+    JpegQuantization,
+    atomic_write,
+    read_image,
+    read_photo,
+    read_quantization,
+    write_image,
+)
 from deqir.metrics import psnr, ssim
 from deqir.noise import generator
 from deqir.noise_estimation import estimate_noise
 from deqir.observations import Observation, read_observation, write_observation
-from deqir.operators import Inpainting
+from deqir.old_photo import TRAVEL
+from deqir.operators import Inpainting, LinearOperator
 from deqir.priors import Denoiser
 from deqir.restoration import Restorer, resolve_device
 from deqir.results import Progress, Restoration
@@ -30,13 +41,17 @@ from deqir.tasks import Task
 from deqir.version import __version__
 
 Record = dict[str, Any]
+APPRAISED = ("old-photo", "auto")
+"""Tasks whose problem is found by looking at the photo."""
 
 
 @dataclass(frozen=True)
 class Problem:
     """One file's restoration problem: ``y`` (1, ...), its task, the image's (C, H, W), and the truth where known.
 
-    ``noise_estimated``: whether the noise level was. ``attachments``: what the file holds beside its colours.
+    ``noise_estimated``: whether the noise level was. ``attachments``: what the file holds beside its colours. ``mask``
+    (1, 1, h, w): the damage that was detected in it, ``findings``: what else was found, for the record;
+    ``leave_alone``: whether nothing is to be restored.
     """
 
     task: Task
@@ -46,6 +61,14 @@ class Problem:
     noise: float = 0.0
     noise_estimated: bool = False
     attachments: Attachments = field(default_factory=Attachments)
+    mask: Tensor | None = None
+    findings: Mapping[str, Any] = field(default_factory=dict)
+    leave_alone: bool = False
+
+    @property
+    def operator(self) -> LinearOperator:
+        """The forward operator, of the task and the mask that was detected."""
+        return self.task.operator(self.shape, self.mask)
 
 
 @dataclass
@@ -115,13 +138,18 @@ class RestoreJob:
         refuse_existing(target, self.overwrite, file)
         problem = self.problem(file, frame)
         refuse_huge(problem.shape, file)
+        if problem.leave_alone:
+            write_image(target, problem.y[0], self.bits, attachments=problem.attachments)
+            return untouched(file, problem) | {"frame": frame, "warm_start": False} | self._origin(file, target)
+        if problem.mask is not None:
+            refuse_existing(mask_path(target), self.overwrite, file)
         start = None if warm is None else warm.at(problem.shape[1:])
         restorer, result = self.restored([problem], progress, start, keep_trajectory=warm is not None)
         record = self.record(file, problem, restorer, result)
         record |= {"frame": frame, "warm_start": start is not None and result.stats.solver != "serial"}
-        record |= {"job": self.settings(), "file_sha256": file_hash(file), "out": str(target)}
         write_image(target, result.image[0], self.bits, attachments=problem.attachments)
-        record["out_sha256"] = file_hash(target)
+        record |= write_mask(target, problem)
+        record |= self._origin(file, target)
         if warm is not None:
             warm.trajectory = result.trajectory
         if keep is not None:
@@ -140,8 +168,9 @@ class RestoreJob:
         ``progress`` and ``start`` as in ``Restorer.restore``.
         """
         first = problems[0]
-        options = {"keep_trajectory": keep_trajectory, **self.options}
-        restorer = Restorer(self.prior, first.task.operator(first.shape), noise=first.noise, **options)
+        travels = first.task.name == "old-photo" and self.options.get("steps", 100) > TRAVEL["travel_length"]
+        options = {"keep_trajectory": keep_trajectory, **(TRAVEL if travels else {}), **self.options}
+        restorer = Restorer(self.prior, first.operator, noise=first.noise, **options)
         y = torch.cat([problem.y for problem in problems])
         return restorer, restorer.restore(y, [self.seed] * len(y), progress, start)
 
@@ -158,6 +187,8 @@ class RestoreJob:
         observation = read_observation(file, frame)
         task = task_from(self.task_settings, observation.metadata)
         y = observation.value[None]
+        if task.name in APPRAISED and "task" not in observation.metadata:
+            return self._appraised(task, observation, file)
         if "task" in observation.metadata:
             shape = stored_shape(observation.metadata, file)
         else:
@@ -166,8 +197,34 @@ class RestoreJob:
                 y = task.operator(shape).forward(y)
         estimated = self.noise == "auto"
         level = observation.metadata.get("noise", 0.0) if self.noise is None else self.noise
-        noise = estimated_noise(task, y, shape) if estimated else checked_noise(task, level)
+        noise = checked_noise(task, level) if not estimated else estimated_noise(task, y, shape)
+        if estimated and (quantization := compression(file)) is not None:
+            noise = max(noise, quantization.noise)
         return Problem(task, y, shape, None, noise, estimated, observation.attachments)
+
+    def _origin(self, file: Path, target: Path) -> Record:
+        """What it takes to make ``target`` again and to compare it."""
+        hashes = {"file_sha256": file_hash(file), "out": str(target), "out_sha256": file_hash(target)}
+        return {"job": self.settings(), **hashes}
+
+    def _appraised(self, task: Task, observation: Observation, file: Path) -> Problem:
+        """The problem that a photo as it is found poses."""
+        if self.noise is not None and self.noise != "auto":
+            checked_noise(task, self.noise)
+        found = appraise(task, observation.value[None], self.noise, compression(file))
+        chosen = found.task or task
+        return Problem(
+            chosen,
+            found.y,
+            chosen.image_shape(tuple(found.y.shape[1:])),
+            None,
+            found.noise,
+            found.estimated,
+            observation.attachments,
+            found.mask,
+            found.findings,
+            found.task is None,
+        )
 
     def record(self, file: Path, problem: Problem, restorer: Restorer, result: Restoration, index: int = 0) -> Record:
         """What is kept of image ``index`` of a restored batch; raises DeqirError where it is not finite."""
@@ -209,9 +266,49 @@ class RestoreJob:
             "dtype": restorer.dtype,
             "version": __version__,
         }
+        if problem.findings:
+            record["findings"] = dict(problem.findings)
         if problem.truth is not None:
             record |= scores(problem, result.image[index : index + 1].cpu())
         return record
+
+
+def untouched(file: Path, problem: Problem) -> Record:
+    """The record of a photo that was left as it is."""
+    return {
+        "file": str(file),
+        "task": problem.task.name,
+        "task_settings": problem.task.settings(),
+        "noise": problem.noise,
+        "noise_estimated": problem.noise_estimated,
+        "solver": "none",
+        "solver_reason": "nothing that is certain to be wrong",
+        "status": "unchanged",
+        "sweeps": 0,
+        "nfe": 0,
+        "seconds": 0.0,
+        "tolerance": 0.0,
+        "findings": dict(problem.findings),
+        "version": __version__,
+    }
+
+
+def mask_path(target: Path) -> Path:
+    """Where the mask that was detected for the result ``target`` is written."""
+    return target.with_name(f"{target.stem}-mask.png")
+
+
+def write_mask(target: Path, problem: Problem) -> Record:
+    """Write the mask that was detected, where one was, beside ``target``; its name for the record."""
+    if problem.mask is None:
+        return {}
+    write_image(mask_path(target), problem.mask[0])
+    return {"mask_file": str(mask_path(target))}
+
+
+def compression(file: Path) -> JpegQuantization | None:
+    """How ``file`` was quantised, where it is a JPEG file."""
+    return None if file.suffix.lower() == ".safetensors" else read_quantization(file)
 
 
 def scores(problem: Problem, image: Tensor) -> Record:

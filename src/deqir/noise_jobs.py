@@ -305,7 +305,7 @@ class ExplainJob:
 
 def restorer_for(job: RestoreJob, problem: Problem) -> Restorer:
     """The restorer that ``job`` means for one problem."""
-    return Restorer(job.prior, problem.task.operator(problem.shape), noise=problem.noise, **job.options)
+    return Restorer(job.prior, problem.operator, noise=problem.noise, **job.options)
 
 
 def base_record(file: Path, problem: Problem, restorer: Restorer, job: RestoreJob) -> Record:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import sha256
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from deqir.batching import default_max_batch
 from deqir.errors import DeqirError, RankError
 from deqir.images import encode_image
 from deqir.items import Item, frames, targets
-from deqir.jobs import Problem, Record, RestoreJob, failure, refuse_existing, refuse_huge
+from deqir.jobs import Problem, Record, RestoreJob, failure, refuse_existing, refuse_huge, untouched, write_mask
 from deqir.manifest import Manifest, identity
 from deqir.restoration import resolve_device
 
@@ -154,6 +155,9 @@ class Pipeline:
         problems = [loaded.problem for loaded in batch if loaded.problem is not None]
         if len(problems) < len(batch):
             return [_failed(loaded, loaded.error) for loaded in batch]
+        if problems[0].leave_alone:
+            pairs = zip(batch, problems, strict=True)
+            return [Restored(one, untouched(one.item.file, problem), problem.y[0]) for one, problem in pairs]
         try:
             restorer, result = self.job.restored(problems)
         except RankError:
@@ -181,7 +185,7 @@ class Pipeline:
             return self.manifest.note_failure(item.target, record)
         try:
             data = encode_image(item.target, made.image, self.job.bits, attachments=problem.attachments)
-            about = {"frame": item.frame, "warm_start": False, **self.about}
+            about = {"frame": item.frame, "warm_start": False, **self.about, **write_mask(item.target, problem)}
             return self.manifest.publish(item.target, data, made.loaded.source, {**record, **about})
         except Exception as error:
             return self.manifest.note_failure(item.target, failure(item.file, error))
@@ -193,7 +197,9 @@ def _failed(loaded: Loaded, error: Exception | None) -> Restored:
 
 def _key(problem: Problem) -> str:
     """Problems with the same key can be restored together."""
-    return json.dumps([problem.task.settings(), list(problem.y.shape), list(problem.shape), problem.noise])
+    mask = None if problem.mask is None else sha256(problem.mask.numpy().tobytes()).hexdigest()
+    shapes = [list(problem.y.shape), list(problem.shape)]
+    return json.dumps([problem.task.settings(), *shapes, problem.noise, mask, problem.leave_alone])
 
 
 def _ahead(things: Iterator[Thing], reader: ThreadPoolExecutor) -> Iterator[Thing]:

@@ -71,6 +71,10 @@ def restored_line(record: dict[str, Any], target: Path) -> str:
     )
     if record["noise_estimated"]:
         line += f", noise estimated as {record['noise']:.4f}"
+    if "findings" in record:
+        line += f"; {record['findings']['assumed']}"
+    if "mask_file" in record:
+        line += f"; the mask is {record['mask_file']}, edit it and give it back with --mask"
     if record["status"] != "converged":
         line += f", {record['status']}"
     if "psnr" in record:

@@ -11,8 +11,11 @@ from deqir.cli.app import app
 from deqir.cli.console import out
 from deqir.cli.options import (
     Blur,
+    BlurWidth,
     Boundary,
+    Colorize,
     Downsampling,
+    Fading,
     Hidden,
     Mask,
     MaskSeed,
@@ -41,6 +44,9 @@ def degrade(
     boundary: Boundary = None,
     threshold: Threshold = None,
     ratio: Ratio = None,
+    blur_width: BlurWidth = None,
+    colorize: Colorize = None,
+    fading: Fading = None,
     noise: Noise = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     overwrite: Overwrite = False,

@@ -96,7 +96,7 @@ class FolderRun:
             return job
         options = job.options
         prior = ShardedDenoiser(job.prior, checked_max_batch(options["max_batch"]))
-        sweep = options["steps"] * options["travel_repeat"]
+        sweep = options["steps"] * options.get("travel_repeat", 1)
         return replace(job, prior=prior, options={**options, "max_batch": sweep})
 
     def _consume(self, pipeline: Pipeline, files: list[Path], counts: list[int]) -> None:

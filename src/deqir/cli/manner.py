@@ -86,7 +86,8 @@ def _planned(job: RestoreJob, item: Item) -> Record:
     refuse_existing(item.target, job.overwrite, item.file)
     problem = job.problem(item.file, item.frame)
     refuse_huge(problem.shape, item.file)
-    problem.task.operator(problem.shape)
+    if not problem.leave_alone:
+        _ = problem.operator
     task = {"task": problem.task.name, "task_settings": problem.task.settings()}
     files = {"file": str(item.file), "frame": item.frame, "out": str(item.target)}
     return {**files, **task, "shape": list(problem.shape), "noise": problem.noise}

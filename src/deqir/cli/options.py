@@ -12,12 +12,18 @@ from deqir.errors import OptionError
 
 TaskOption = Annotated[
     Optional[str],
-    typer.Option("--task", help="sr, inpaint, colorize, deblur, denoise or cs; a file of deqir degrade has its own."),
+    typer.Option(
+        "--task",
+        help="sr, inpaint, colorize, deblur, denoise, cs, old-photo or auto; a file of deqir degrade has its own.",
+    ),
 ]
-Scale = Annotated[Optional[int], typer.Option(help="sr: the factor of magnification (4).")]
+Scale = Annotated[Optional[int], typer.Option(help="The factor of magnification: sr (4), old-photo (1).")]
 Downsampling = Annotated[Optional[str], typer.Option(help="sr: how the photo was reduced, average or bicubic.")]
 Mask = Annotated[
-    Optional[str], typer.Option(help="inpaint: random, box, text, or an image file of the photo's size, white = keep.")
+    Optional[str],
+    typer.Option(
+        help="inpaint, old-photo: random, box, text, scratches, or an image file, white = keep; old-photo: detect."
+    ),
 ]
 Hidden = Annotated[Optional[float], typer.Option(help="inpaint: the hidden fraction of a random mask (0.5).")]
 MaskSeed = Annotated[Optional[int], typer.Option(help="inpaint, cs: seed of the random mask or measurement (0).")]
@@ -32,6 +38,14 @@ Threshold = Annotated[
     Optional[float],
     typer.Option(help="deblur: frequencies weaker than this share of the strongest count as lost (0.03)."),
 ]
+BlurWidth = Annotated[
+    Optional[float],
+    typer.Option("--blur-width", help="deblur, auto: standard deviation of a Gaussian blur, in pixels."),
+]
+Colorize = Annotated[
+    Optional[bool], typer.Option("--colorize", help="old-photo: the scan is grey or yellowed; find colours.")
+]
+Fading = Annotated[Optional[str], typer.Option(help="old-photo: auto, estimated and undone, or none.")]
 Ratio = Annotated[Optional[float], typer.Option(help="cs: measurements per pixel (0.25).")]
 Noise = Annotated[
     Optional[float],
@@ -80,6 +94,9 @@ def task_settings(arguments: dict[str, Any]) -> dict[str, Any]:
         "boundary",
         "threshold",
         "ratio",
+        "blur_width",
+        "colorize",
+        "fading",
     )
     given = {name: arguments[name] for name in names if arguments[name] is not None}
     return given if arguments["task"] is None else {"name": arguments["task"], **given}

@@ -15,10 +15,13 @@ from deqir.cli.manner import Manner
 from deqir.cli.options import (
     AsJson,
     Blur,
+    BlurWidth,
     Boundary,
+    Colorize,
     Config,
     Downsampling,
     DryRun,
+    Fading,
     Hidden,
     Mask,
     MaskSeed,
@@ -69,6 +72,9 @@ def restore(
     boundary: Boundary = None,
     threshold: Threshold = None,
     ratio: Ratio = None,
+    blur_width: BlurWidth = None,
+    colorize: Colorize = None,
+    fading: Fading = None,
     noise: NoiseOrAuto = None,
     steps: Annotated[int, typer.Option(help="Timesteps of the chain.")] = 100,
     eta: Annotated[float, typer.Option(help="Fresh noise per step, 0 (deterministic) to 1.")] = 0.85,
@@ -102,8 +108,12 @@ def restore(
     rule: Annotated[
         str, typer.Option(help="How the observation enters: auto (by its noise), ddnm, ddnm+, diffpir or ddrm.")
     ] = "auto",
-    travel_length: Annotated[int, typer.Option(help="Steps that the chain goes back at a time (time travel).")] = 1,
-    travel_repeat: Annotated[int, typer.Option(help="Times that it walks them; 1 is no time travel.")] = 1,
+    travel_length: Annotated[
+        Optional[int], typer.Option(help="Steps that the chain goes back at a time (time travel; 1, old-photo 5).")
+    ] = None,
+    travel_repeat: Annotated[
+        Optional[int], typer.Option(help="Times that it walks them; 1 is no time travel (1, old-photo 2).")
+    ] = None,
     device: Annotated[
         Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
     ] = None,
@@ -152,11 +162,11 @@ def restore(
         "tile_overlap": tile_overlap,
         "spacing": timesteps_or_word(spacing),
         "rule": rule,
-        "travel_length": travel_length,
-        "travel_repeat": travel_repeat,
         "device": rank.device(device),
         "dtype": dtype,
     }
+    travel = {"travel_length": travel_length, "travel_repeat": travel_repeat}
+    chain |= {name: value for name, value in travel.items() if value is not None}
     given = {"seed": seed, "noise": noise_level(noise), "simulate": simulate, "overwrite": overwrite, "bits": depth}
     suffix = _suffix(image_format, depth)
     if together is not None and together < 1:

@@ -10,8 +10,11 @@ import typer
 
 from deqir.cli.options import (
     Blur,
+    BlurWidth,
     Boundary,
+    Colorize,
     Downsampling,
+    Fading,
     Hidden,
     Mask,
     MaskSeed,
@@ -52,6 +55,9 @@ TASK_OPTIONS: Options = {
     "boundary": (Boundary, None),
     "threshold": (Threshold, None),
     "ratio": (Ratio, None),
+    "blur_width": (BlurWidth, None),
+    "colorize": (Colorize, None),
+    "fading": (Fading, None),
     "noise": (NoiseOrAuto, None),
 }
 CHAIN_OPTIONS: Options = {

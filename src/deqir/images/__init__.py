@@ -2,6 +2,7 @@
 
 from deqir.images.attachments import Attachments
 from deqir.images.files import IMAGE_SUFFIXES, StrPath, atomic_write, existing_file, find_images, staged
+from deqir.images.jpeg import JpegQuantization, read_quantization
 from deqir.images.masks import read_mask
 from deqir.images.metadata import METADATA_KEY, metadata_to_json, read_metadata
 from deqir.images.reading import MAX_PIXELS, Photo, frame_count, read_image, read_photo
@@ -15,6 +16,7 @@ __all__ = [
     "METADATA_KEY",
     "WRITABLE_SUFFIXES",
     "Attachments",
+    "JpegQuantization",
     "Photo",
     "StrPath",
     "atomic_write",
@@ -27,6 +29,7 @@ __all__ = [
     "read_mask",
     "read_metadata",
     "read_photo",
+    "read_quantization",
     "staged",
     "write_image",
 ]

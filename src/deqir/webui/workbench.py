@@ -85,7 +85,7 @@ class Workbench:
             file, task = stage(photo, settings, None, Path(folder))
             problem = self._job(settings, task).problem(file)
         is_image = problem.y.ndim == 4 and problem.y.shape[1] in (1, 3)
-        shown = problem.y if is_image else problem.task.operator(problem.shape).pinv(problem.y)
+        shown = problem.y if is_image else problem.operator.pinv(problem.y)
         return shown[0].clamp(0, 1), problem.shape[1:]
 
     def restore(
