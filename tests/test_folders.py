@@ -106,7 +106,7 @@ def test_a_second_run_does_nothing_but_what_changed(restore, photos, tmp_path, m
     assert read_image(tmp_path / "out" / "2.png").shape == (3, 8, 8)
     assert {line["out"] for line in lines(tmp_path / "out")[before:]} == {"1.png", "2.png", "new.png", "words.png"}
     (photos / "words.jpg").unlink()
-    monkeypatch.setattr("deqir.jobs.read_observation", None)
+    monkeypatch.setattr("deqir.problems.read_observation", None)
     code, out, err = restore("out", "--together", "4")
     assert (code, out) == (0, "") and "0 of 8 restored, 0 failed, 8 were done before" in err
 

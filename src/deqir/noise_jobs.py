@@ -22,7 +22,7 @@ from deqir.initialization import (
     WeightedLosses,
 )
 from deqir.inversion import Inversion, generate, interpolate, invert, refine
-from deqir.jobs import Problem, Record, RestoreJob, finite_or_none, refuse_existing, refuse_huge, scores
+from deqir.jobs import RestoreJob
 from deqir.losses import (
     Distance,
     Gaussianity,
@@ -33,7 +33,10 @@ from deqir.losses import (
     Sharpness,
     TotalVariation,
 )
+from deqir.outputs import Record, refuse_existing, refuse_huge
 from deqir.overlays import outlined, overlay
+from deqir.problems import Problem
+from deqir.records import finite_or_none, scores
 from deqir.restoration import Restorer, resolve_device
 from deqir.sensitivity import Region, explain, uncertainty
 from deqir.sheet import Picture, draw_sheet

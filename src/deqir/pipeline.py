@@ -19,8 +19,11 @@ from deqir.batching import default_max_batch
 from deqir.errors import DeqirError, RankError
 from deqir.images import encode_image
 from deqir.items import Item, frames, targets
-from deqir.jobs import Problem, Record, RestoreJob, failure, refuse_existing, refuse_huge, untouched, write_mask
+from deqir.jobs import RestoreJob, write_mask
 from deqir.manifest import Manifest, identity
+from deqir.outputs import Record, refuse_existing, refuse_huge
+from deqir.problems import Problem
+from deqir.records import failure, untouched
 from deqir.restoration import resolve_device
 
 BLOCKS = 32

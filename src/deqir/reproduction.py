@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 
 from deqir.errors import DeqirError, RecordReadError
 from deqir.images import read_image
-from deqir.jobs import Record, RestoreJob, file_hash
+from deqir.jobs import RestoreJob
+from deqir.outputs import Record, file_hash
 from deqir.priors import Denoiser, load_prior
 
 

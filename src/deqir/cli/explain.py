@@ -23,8 +23,8 @@ def explain(
     **shared: Any,
 ) -> None:
     """Show which observed pixels and which noise decided a region, and where restorations differ between seeds."""
-    from deqir.jobs import make_folder
     from deqir.noise_jobs import ExplainJob
+    from deqir.outputs import make_folder
     from deqir.sensitivity import Region
 
     job = ExplainJob(restore_job(shared), Region.parse(region), probes, seeds)

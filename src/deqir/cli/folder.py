@@ -14,7 +14,8 @@ from deqir.errors import OptionError
 
 if TYPE_CHECKING:
     from deqir.distributed import Rank
-    from deqir.jobs import Record, RestoreJob
+    from deqir.jobs import RestoreJob
+    from deqir.outputs import Record
     from deqir.pipeline import Pipeline
 
 SHARDS = ("files", "timesteps")
@@ -67,7 +68,7 @@ class FolderRun:
         An interrupt ends it with what is finished kept; the same command goes on from there.
         """
         from deqir.distributed import process_group, total
-        from deqir.jobs import refuse_existing, write_records
+        from deqir.outputs import refuse_existing, write_records
 
         with process_group(self.rank, job.options["device"]):
             pipeline = self.pipeline(job)

@@ -32,8 +32,8 @@ def invert(
 ) -> None:
     """Find the noise of which the prior's deterministic sampler makes a photo, all timesteps at once."""
     from deqir import operators
-    from deqir.jobs import make_folder
     from deqir.noise_jobs import InvertJob
+    from deqir.outputs import make_folder
     from deqir.restoration import Restorer
 
     restorer = Restorer(loaded_prior(shared), operators.Unobserved(), **chain_settings(shared | {"eta": 0.0}))

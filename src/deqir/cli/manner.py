@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deqir.items import Item
-    from deqir.jobs import Finished, Record, RestoreJob, WarmStart
+    from deqir.jobs import Finished, RestoreJob, WarmStart
+    from deqir.outputs import Record
     from deqir.results import Progress
 
 
@@ -60,7 +61,7 @@ def _restored(job: RestoreJob, item: Item, warm: WarmStart | None, line: Callabl
 
 def _reported(job: RestoreJob, item: Item, warm: WarmStart | None, line: Callable[[Progress], None]) -> Record:
     """Restore one item and write its report beside the result."""
-    from deqir.jobs import make_folder, refuse_existing
+    from deqir.outputs import make_folder, refuse_existing
     from deqir.report import Recorder, report_folder, write_report, write_run
 
     folder, recorder = report_folder(item.target), Recorder()
@@ -81,7 +82,7 @@ def _reported(job: RestoreJob, item: Item, warm: WarmStart | None, line: Callabl
 
 def _planned(job: RestoreJob, item: Item) -> Record:
     """What would be done with one item, every check made that needs no network."""
-    from deqir.jobs import refuse_existing, refuse_huge
+    from deqir.outputs import refuse_existing, refuse_huge
 
     refuse_existing(item.target, job.overwrite, item.file)
     problem = job.problem(item.file, item.frame)

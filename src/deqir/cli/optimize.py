@@ -13,7 +13,7 @@ from deqir.cli.shared import CHAIN_OPTIONS, TASK_OPTIONS, restore_job, with_opti
 
 if TYPE_CHECKING:
     from deqir.initialization import Iteration
-    from deqir.jobs import Record
+    from deqir.outputs import Record
 
 INTERRUPTED = 130
 
@@ -51,8 +51,8 @@ def optimize(
     **shared: Any,
 ) -> None:
     """Restore a photo, then optimise its initial noise toward a guide, a palette or a smoother image."""
-    from deqir.jobs import make_folder
     from deqir.noise_jobs import Aims, OptimizeJob
+    from deqir.outputs import make_folder
 
     aims = Aims(
         guide,

@@ -49,7 +49,8 @@ UNDECISIVE = ("device", "max_batch", "overwrite")
 
 if TYPE_CHECKING:
     from deqir.items import Item
-    from deqir.jobs import Record, RestoreJob, WarmStart
+    from deqir.jobs import RestoreJob, WarmStart
+    from deqir.outputs import Record
 
 
 @app.command(epilog="Example:  deqir restore small.jpg --task sr --scale 4 --out results/")
@@ -211,8 +212,9 @@ def _make_job(
 ) -> RestoreJob:
     """The job, its options checked before any file is touched."""
     from deqir import operators
-    from deqir.jobs import RestoreJob, checked_noise, task_from
+    from deqir.jobs import RestoreJob
     from deqir.priors import load_prior
+    from deqir.problems import checked_noise, task_from
     from deqir.restoration import Restorer, resolve_device
 
     if given["noise"] == "auto" and given["simulate"]:
@@ -229,7 +231,8 @@ def _make_job(
 
 def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
     from deqir.items import in_order, items
-    from deqir.jobs import WarmStart, make_folder, refuse_existing, write_records
+    from deqir.jobs import WarmStart
+    from deqir.outputs import make_folder, refuse_existing, write_records
 
     stats, manner = run.stats, run.manner
     if stats is not None:
@@ -259,7 +262,7 @@ def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
 
 
 def _run_folder(run: FolderRun, job: RestoreJob, photos: list[Path]) -> None:
-    from deqir.jobs import make_folder
+    from deqir.outputs import make_folder
 
     if run.stats is not None:
         make_folder(run.stats.parent)
@@ -292,7 +295,7 @@ def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
 
 
 def _failure(file: Path, error: Exception) -> Record:
-    from deqir.jobs import failure
+    from deqir.records import failure
 
     record = failure(file, error)
     err.print(f"deqir: {record['error']}")
