@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from deqir import manifest
 from deqir.errors import DeqirError, RecordReadError
 from deqir.images import read_image
 from deqir.jobs import RestoreJob
@@ -35,13 +36,32 @@ class Verdict:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records in a file of ``deqir restore --stats``. Raises RecordReadError where it holds none."""
+    """The records in a file of ``deqir restore --stats``, or in the manifests of a folder of results.
+
+    Raises RecordReadError where there are none.
+    """
+    if path.is_dir() or path.suffix == ".jsonl":
+        return _manifest_records(path)
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RecordReadError(f"{path} is not readable JSON ({type(error).__name__}); give a file of --stats") from None
+    if isinstance(records, dict) and "status" in records:
+        records = [records]
     if not (isinstance(records, list) and records and all(isinstance(record, dict) for record in records)):
         raise RecordReadError(f"{path} holds no records of restorations; give a file of deqir restore --stats")
+    return records
+
+
+def _manifest_records(path: Path) -> list[Record]:
+    """The records in the manifests of a folder of results, given as the folder or as one of them."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        records = [manifest.whole(folder, line) for line in manifest.read_records(folder).values()]
+    except OSError as error:
+        raise RecordReadError(f"{path} cannot be read ({error.strerror}); check the path") from None
+    if not records:
+        raise RecordReadError(f"{folder} holds no manifest with records; give a folder of results of deqir restore")
     return records
 
 

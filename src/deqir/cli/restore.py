@@ -178,11 +178,11 @@ def restore(
 
         check_drawing()
     manner = Manner(with_report, dry_run, quiet, as_json)
-    if sequence or manner.special or (rank.count == 1 and not any(photo.is_dir() for photo in photos)):
+    if sequence or (rank.count == 1 and not any(photo.is_dir() for photo in photos)):
         _run_restore(job, photos, _Run(out_dir, None if dry_run else stats, suffix, sequence, manner))
     else:
         decisive = _decisive(prior, settings, {**loading, **chain, **given, "format": image_format})
-        _run_folder(FolderRun(out_dir, suffix, decisive, rank, together, timesteps, stats), job, photos)
+        _run_folder(FolderRun(out_dir, suffix, decisive, rank, together, timesteps, stats, manner), job, photos)
 
 
 @dataclass(frozen=True)
@@ -264,6 +264,8 @@ def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
 def _run_folder(run: FolderRun, job: RestoreJob, photos: list[Path]) -> None:
     from deqir.outputs import make_folder
 
+    if run.manner.dry_run:
+        return run.plan(job, *_expand(photos))
     if run.stats is not None:
         make_folder(run.stats.parent)
     make_folder(run.folder)

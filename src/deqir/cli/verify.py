@@ -13,7 +13,7 @@ from deqir.cli.console import FAILURE, err, out
 
 @app.command(epilog="Example:  deqir verify run.json")
 def verify(
-    run: Annotated[Path, typer.Argument(help="The records of deqir restore --stats.")],
+    run: Annotated[Path, typer.Argument(help="Records of deqir restore --stats, or a folder of results.")],
     grey_levels: Annotated[
         float, typer.Option(help="Difference that counts as equal, in grey levels of 0..255, beside a solver's own.")
     ] = 1.0,
