@@ -9,6 +9,7 @@ import typer
 
 from deqir.cli.app import app
 from deqir.cli.console import err, out
+from deqir.cli.replay import command_settings
 from deqir.cli.shared import CHAIN_OPTIONS, TASK_OPTIONS, restore_job, with_options
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ INTERRUPTED = 130
 @app.command(epilog="Example:  deqir optimize small.jpg --task sr --guide mean -o results/")
 @with_options(TASK_OPTIONS, CHAIN_OPTIONS)
 def optimize(
+    context: typer.Context,
     photo: Annotated[Path, typer.Argument(help="The photo or observation.")],
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     guide: Annotated[
@@ -74,7 +76,7 @@ def optimize(
         "variables": variables,
         "patience": patience,
     }
-    job = OptimizeJob(restore_job(shared), aims, options)
+    job = OptimizeJob(restore_job(shared), aims, options, command_settings(context))
     make_folder(out_dir)
     record = job.run(photo, out_dir, resume, _tell)
     out.print(_summary(record, out_dir))
