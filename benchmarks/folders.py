@@ -2,7 +2,7 @@
 
     python benchmarks/folders.py --out benchmarks/results
 
-Forty photos of 16 pixels (windows of scikit-image's astronaut) are magnified four times with the built-in prior and the
+Forty photos of 24 pixels (windows of scikit-image's astronaut) are magnified four times with the built-in prior and the
 serial solver, one thread a process. The two processes are started by torchrun. Seconds are those of the whole command,
 start and loading included, and, to tell what the network's share is, those from the first result to the last.
 """
@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-IMAGES, SIDE, KILLS = 40, 16, 5
+IMAGES, SIDE, KILLS = 40, 24, 5
 
 
 def make_photos(folder: Path) -> None:

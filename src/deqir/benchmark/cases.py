@@ -87,6 +87,7 @@ class Chain:
     spacing: Spacing = "cubic"
     travel_length: int = 1
     travel_repeat: int = 1
+    average: float = 0.0
     tolerance: float = 0.5
     max_sweeps: int | None = None
 

@@ -21,6 +21,7 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "spacing": ((str, list, tuple), "a name such as cubic, or a list of timesteps"),
     "travel_length": ((int,), "a whole number"),
     "travel_repeat": ((int,), "a whole number"),
+    "average": (_NUMBER, "a noise level in units of 0..1"),
     "tolerance": (_NUMBER, "a number of grey levels"),
     "max_sweeps": ((int, type(None)), "a whole number, or null for no bound"),
     "fit": ((str,), "keep, resize or crop"),
