@@ -3,9 +3,9 @@
     python scripts/compatibility.py --pythons 3.10 3.13 --out compatibility.md
 
 Each row is an environment of its own that uv makes and fills with deqir's wheel and the extra ``test``: the lowest
-versions that have a wheel for that Python, or the highest. The tests run there without the browser's, and with warnings
-allowed, for old packages warn of new ones. The environment is deleted before the next row; with torch for CUDA it takes
-7 GB.
+versions that have a wheel for that Python, or the highest. The tests run there without those of ``SLOW`` and of the
+browser, which other packages hardly touch, and with warnings allowed, for old packages warn of new ones. The environment
+is deleted before the next row; with torch for CUDA it takes 7 GB.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
+SLOW = ("tests/faults", "tests/fuzz", "tests/properties")
 SHOWN = ("torch", "diffusers", "numpy", "scikit-image", "pillow", "huggingface-hub")
 
 
@@ -71,10 +72,11 @@ def try_row(python: str, versions: str, wheel: Path, seconds: float) -> Row:
 
 def test(interpreter: str, junit: Path, seconds: float) -> dict[str, object]:
     """The counts of the tests under ``interpreter``, and which failed."""
-    selection = ["-m", "not browser", "-W", "default", "-p", "no:cacheprovider", f"--junitxml={junit}"]
+    selection = ["-m", "not browser", *(f"--ignore={folder}" for folder in SLOW)]
+    settings = ["-W", "default", "-p", "no:cacheprovider", f"--junitxml={junit}"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
-        ran = run([interpreter, "-m", "pytest", *selection], cwd=ROOT, env=environment, timeout=seconds)
+        ran = run([interpreter, "-m", "pytest", *selection, *settings], cwd=ROOT, env=environment, timeout=seconds)
     except subprocess.TimeoutExpired:
         return {"trouble": f"not done after {seconds:.0f} s"}
     if not junit.exists():
