@@ -59,12 +59,13 @@ def try_row(python: str, versions: str, wheel: Path, seconds: float) -> Row:
         if made.returncode:
             return Row(python, versions, trouble="no such Python on this machine")
         interpreter = str(home / "env" / "bin" / "python")
-        resolution = ["--resolution", RESOLUTIONS[versions], "--only-binary", ":all:"]
-        install = [*uv, "pip", "install", "--python", interpreter, *resolution, f"deqir[test] @ {wheel.as_uri()}"]
-        installed = run(install)
-        if installed.returncode:
-            print(installed.stderr, file=sys.stderr)
-            return Row(python, versions, trouble="could not be installed")
+        install = [*uv, "pip", "install", "--python", interpreter, "--only-binary", ":all:"]
+        named = ["--resolution", RESOLUTIONS[versions], "--requirement", str(ROOT / "pyproject.toml"), "--extra", "test"]
+        for what in (named, ["--no-deps", str(wheel)]):
+            installed = run([*install, *what])
+            if installed.returncode:
+                print(installed.stderr, file=sys.stderr)
+                return Row(python, versions, trouble="could not be installed")
         found = run([*uv, "pip", "list", "--python", interpreter, "--format", "freeze"]).stdout
         packages = dict(line.split("==") for line in found.splitlines() if "==" in line)
         return Row(python, versions, packages, **test(interpreter, home / "junit.xml", seconds))
