@@ -4,8 +4,8 @@
 
 Each row is an environment of its own that uv makes and fills with deqir's wheel and the extra ``test``: the lowest
 versions that have a wheel for that Python, or the highest. The tests run there without those of ``SLOW`` and of the
-browser, which other packages hardly touch, and with warnings allowed, for old packages warn of new ones. The environment
-is deleted before the next row; with torch for CUDA it takes 7 GB.
+browser, which other packages hardly touch, and with warnings allowed, for old packages warn of new ones. The
+environment is deleted before the next row; with torch for CUDA it takes 7 GB.
 """
 
 from __future__ import annotations
@@ -60,7 +60,14 @@ def try_row(python: str, versions: str, wheel: Path, seconds: float) -> Row:
             return Row(python, versions, trouble="no such Python on this machine")
         interpreter = str(home / "env" / "bin" / "python")
         install = [*uv, "pip", "install", "--python", interpreter, "--only-binary", ":all:"]
-        named = ["--resolution", RESOLUTIONS[versions], "--requirement", str(ROOT / "pyproject.toml"), "--extra", "test"]
+        named = [
+            "--resolution",
+            RESOLUTIONS[versions],
+            "--requirement",
+            str(ROOT / "pyproject.toml"),
+            "--extra",
+            "test",
+        ]
         for what in (named, ["--no-deps", str(wheel)]):
             installed = run([*install, *what])
             if installed.returncode:
