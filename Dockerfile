@@ -3,8 +3,9 @@
 FROM python:3.12-slim
 ARG PIP_ARGS=""
 COPY . /src
-RUN pip install --no-cache-dir $PIP_ARGS /src && rm -rf /src && useradd --create-home deqir
-USER deqir
+# hadolint ignore=DL3013,SC2086
+RUN pip install --no-cache-dir $PIP_ARGS /src && rm -rf /src && useradd --create-home --uid 1000 deqir
+USER 1000:1000
 WORKDIR /work
 ENTRYPOINT ["deqir"]
 CMD ["--help"]

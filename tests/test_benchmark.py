@@ -302,7 +302,7 @@ def test_images_by_list_every_and_limit(data, tmp_path):
     assert Dataset(data, limit=1).names() == ["a.png"]
     with pytest.raises(ImageReadError, match="empty"):
         Dataset(data, ()).names()
-    for name in ("../a.png", str(data / "a.png")):
+    for name in ("../a.png", "..\\a.png", "C:a.png", str(data / "a.png")):
         with pytest.raises(OptionError, match="inside the data folder"):
             Dataset(data, (name,))
     with pytest.raises(ImageReadError, match="not a folder"):

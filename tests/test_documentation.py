@@ -91,6 +91,14 @@ def test_fill_like_a_reference_runs(small, capsys):
     assert read_image(small / "filled.png").std() > 0.1
 
 
+def test_old_photo_runs(small, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["old_photo.py", "--steps", "6"])
+    runpy.run_path(str(EXAMPLES["old_photo"]), run_name="__main__")
+    assert "dB, SSIM" in capsys.readouterr().out
+    for name in ("old-photo.png", "old-photo-mask.png", "old-photo-sheet.png"):
+        assert read_image(small / name).std() > 0.01
+
+
 def test_every_example_is_run_here():
     tested = {name for name in EXAMPLES if f"test_{name}_runs" in globals()}
     assert tested == set(EXAMPLES)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from deqir.precision import finest_dtype
+
 
 @dataclass(frozen=True, eq=False)
 class FrequencyBands:
     """A partition of the coefficients of a real FFT of (H, W) images by the logarithm of their frequency.
 
     ``size`` is (H, W), ``index`` (H, W // 2 + 1) int64 the band of every coefficient, ``radius`` its spatial frequency
-    in cycles per pixel (float64), ``count`` the number of bands.
+    in cycles per pixel (float64 where the device has it), ``count`` the number of bands.
     """
 
     size: tuple[int, int]
@@ -29,7 +31,8 @@ class FrequencyBands:
         down = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
         across = torch.fft.rfftfreq(width, dtype=torch.float64)[None]
         radius = (down.square() + across.square()).sqrt()
-        return cls((height, width), _bands(radius, count).to(like.device), radius.to(like.device), count)
+        index = _bands(radius, count).to(like.device)
+        return cls((height, width), index, radius.to(like.device, finest_dtype(like.device)), count)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sums over the coefficients (..., H, W // 2 + 1) of every band, (..., bands)."""

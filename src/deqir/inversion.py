@@ -23,6 +23,7 @@ from deqir.jacobian import BandedJacobian
 from deqir.losses import Distance
 from deqir.metrics import psnr
 from deqir.operators import Unobserved
+from deqir.precision import finest_dtype
 from deqir.preconditioner import BandedSecant
 from deqir.restoration import Restorer
 from deqir.secants import SecantMemory
@@ -149,7 +150,7 @@ class _ReversedChain:
         self.before: tuple[Tensor, Tensor] | None = None
         self.unsettled = torch.ones(still.shape[:2], dtype=torch.bool, device=still.device)
         self.evaluations = torch.zeros(len(image), dtype=torch.long)
-        self.smallest = torch.full((len(image),), torch.inf, dtype=torch.float64, device=still.device)
+        self.smallest = torch.full((len(image),), torch.inf, dtype=finest_dtype(still.device), device=still.device)
         self.defects: list[Tensor] = []
 
     def run(self, tolerance: float, max_sweeps: int, progress: Callable[[int, Tensor], None] | None) -> None:
@@ -182,7 +183,7 @@ class _ReversedChain:
         """How far the states are from being a chain, (B,): root mean squares, summed over the steps."""
         following = torch.cat([self.states[1:], self.image[None]])
         stepped = self._per_step(self.scale) * self.states + self._per_step(self.share) * predictions
-        return (following - stepped).square().flatten(2).mean(2).double().sqrt().sum(0)
+        return (following - stepped).square().flatten(2).mean(2).to(self.smallest.dtype).sqrt().sum(0)
 
     def _move(self, predictions: Tensor, tolerance: float) -> None:
         if self.before is not None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from deqir.bands import FrequencyBands
+from deqir.precision import finest_dtype
 from deqir.secants import SecantMemory
 
 CHUNK = 32
@@ -16,8 +17,9 @@ class BandedJacobian:
     """A symmetric model of S Jacobians, one for each of B images: gains of frequency bands, corrected by secants.
 
     It starts as the Jacobian of the exact denoiser of Gaussian images, see ``gaussian_gains``, and learns from pairs
-    of an argument and the Jacobian's response. ``variances`` (S,) float64 are those of the noise in the states,
-    ``1 - a_i``; ``gains`` (S, B, bands) float64 stay from 0 to ``cap`` (S, 1, 1), ``1 / sqrt(1 - a_i)``.
+    of an argument and the Jacobian's response. ``variances`` (S,) are those of the noise in the states,
+    ``1 - a_i``; ``gains`` (S, B, bands) stay from 0 to ``cap`` (S, 1, 1), ``1 / sqrt(1 - a_i)``.
+    All are float64 where the device has it.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class BandedJacobian:
         secants: SecantMemory,
     ):
         self.bands = FrequencyBands.of(like, bands)
-        self.variances = variances.to(like.device)
+        self.variances = variances.to(like.device, finest_dtype(like.device))
         self.cap = (1 / self.variances.sqrt()).view(-1, 1, 1)
         self.corner, self.decay, self.trust, self.secants = corner, decay, trust, secants
         self.model = self.gaussian_gains(variance).expand(-1, len(like), -1)
@@ -76,7 +78,7 @@ class BandedJacobian:
         self.secants.push(arguments, responses)
 
     def inner_products(self, a: Tensor, b: Tensor) -> Tensor:
-        """Inner products of two stacks of images (n, B, C, H, W) in every band, (n, B, bands) float64."""
+        """Inner products of two stacks of images (n, B, C, H, W) in every band, (n, B, bands) like ``gains``."""
         first = torch.fft.rfft2(a, norm="ortho")
         second = first if a is b else torch.fft.rfft2(b, norm="ortho")
-        return self.bands.sum((first.conj() * second).real.sum(2).double())
+        return self.bands.sum((first.conj() * second).real.sum(2).to(self.variances.dtype))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deqir.errors import NonFiniteError, ShapeError
+from deqir.precision import finest_dtype
 
 _SSIM_RADIUS = 5  # the 11 x 11 Gaussian window of Wang et al. 2004, sigma 1.5
 _SSIM_SIGMA = 1.5
@@ -72,5 +73,5 @@ def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         raise ShapeError(f"the batches have shape {tuple(a.shape)} and nothing to compare; give at least one image")
     if not (a.isfinite().all() and b.isfinite().all()):
         raise NonFiniteError("one of the two batches holds NaN or infinite values; check how it was made")
-    dtype = torch.float32 if a.device.type == "mps" else torch.float64
+    dtype = finest_dtype(a.device)
     return a.detach().to(dtype), b.detach().to(dtype)

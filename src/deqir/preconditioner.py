@@ -147,8 +147,8 @@ class LearnedJacobian(BandedJacobian):
         self.model = torch.where(usable, (own + self.gaussian) / 2, self.model)
 
     def _trusted_moves(self, moved: Tensor) -> Tensor:
-        """How much a change of the states (S, B, C, H, W) tells of the Jacobian, (S, B) float64 in [0, 1]."""
-        return self._trusted(_rms(moved), self.noise.view(-1, 1).to(moved.dtype)).square().double()
+        """How much a change of the states (S, B, C, H, W) tells of the Jacobian, (S, B) in [0, 1]."""
+        return self._trusted(_rms(moved), self.noise.view(-1, 1).to(moved.dtype)).square()
 
 
 def _rms(images: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from deqir.equilibrium import GREY_LEVELS_PER_UNIT, solve_equilibrium
 from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
 from deqir.noise import SeededNoise
 from deqir.operators import LinearOperator, as_operator
+from deqir.precision import finest_dtype
 from deqir.preconditioner import BandedSecant
 from deqir.priors import Denoiser, require_label
 from deqir.repetition import is_repeatable, require_repeatable
@@ -121,7 +122,7 @@ class Restorer:
         differently to the same input.
         """
         y = _checked(y)
-        device = resolve_device(self.device)
+        device = self._device
         try:
             with torch.set_grad_enabled(adjoint is not None):
                 drawn = (initial_noise, noises)
@@ -136,7 +137,7 @@ class Restorer:
 
     def chain(self, y: Tensor, seed: int | Sequence[int] = 0) -> SamplingChain:
         """The chain that restores the observations ``y`` in [0, 1], itself in [-1, 1] units, not yet solved."""
-        y = _checked(y).to(resolve_device(self.device), self._state_dtype)
+        y = _checked(y).to(self._device, self._state_dtype)
         return self._chain(y, self.operator.image_shape(tuple(y.shape[1:])), seed)
 
     def draw(self, y: Tensor, seed: int | Sequence[int] = 0) -> SeededNoise:
@@ -150,7 +151,7 @@ class Restorer:
         _, height, width = self.operator.image_shape(tuple(y.shape[1:]))
         shape = (self.prior.channels, height, width)
         count = self._travelling_rule.noise_count(self._levels)
-        return SeededNoise(shape, seeds, count, resolve_device(self.device), self._state_dtype)
+        return SeededNoise(shape, seeds, count, self._device, self._state_dtype)
 
     @property
     def chosen_rule(self) -> ConsistencyRule:
@@ -168,6 +169,13 @@ class Restorer:
     def _levels(self) -> NoiseLevels:
         levels = self.prior.schedule.levels(self.steps, self.spacing)
         return levels.with_travel(self.travel_length, self.travel_repeat)
+
+    @property
+    def _device(self) -> torch.device:
+        device = resolve_device(self.device)
+        if self._state_dtype != torch.float32 and finest_dtype(device) == torch.float32:
+            raise DeviceError(f"device {device} has no float64; choose dtype float32, or device cpu")
+        return device
 
     @property
     def _state_dtype(self) -> torch.dtype:

@@ -87,6 +87,10 @@ class NoiseSchedule:
     def __len__(self) -> int:
         return len(self.alphas_cumprod)
 
+    def at(self, timesteps: Tensor, like: Tensor) -> Tensor:
+        """``abar`` of ``timesteps`` (N,), (N, 1, 1, 1) in the dtype and on the device of ``like``, as they are."""
+        return self.alphas_cumprod.to(like.dtype).to(like.device)[timesteps].view(-1, 1, 1, 1)
+
     @classmethod
     def from_betas(cls, betas: Tensor) -> NoiseSchedule:
         """The schedule of per-step variances ``betas`` (T,), computed in float64 (DDPM, arXiv 2006.11239)."""

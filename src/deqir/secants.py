@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deqir.precision import finest_dtype
+
 
 class SecantMemory:
     """Up to ``size`` pairs (moved D, changed G) per state and image, and the multi-secant correction they imply.
@@ -53,5 +55,5 @@ class SecantMemory:
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products over the last three axes, summed in float64."""
-    return (a * b).flatten(-3).sum(-1, dtype=torch.float64)
+    """Inner products over the last three axes, summed in float64 where the device has it."""
+    return (a * b).flatten(-3).sum(-1, dtype=finest_dtype(a.device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, get_args
 
 import numpy as np
@@ -64,8 +64,7 @@ class Dataset:
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"limit is {self.limit}; choose at least 1 image")
         for name in self.files or ():
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts:
+            if any(path.anchor or ".." in path.parts for path in (PurePosixPath(name), PureWindowsPath(name))):
                 raise OptionError(f"the list names {name!r}; give names of files inside the data folder")
 
     def names(self) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import click
+import typer
 
 from deqir.errors import OptionError, RunReadError
 
@@ -14,7 +14,7 @@ _NOT_REPEATED = {"config", "device", "max_batch", "overwrite", "out_dir", "photo
 """What a record tells of its machine and of its files, and what asks for more than the result."""
 
 
-def use_config(context: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
+def use_config(context: typer.Context, parameter: typer.CallbackParam, file: Path | None) -> Path | None:
     """Make the options in ``file`` the defaults of the command.
 
     It is a JSON object of options by their names without dashes (``max_sweeps``), or what deqir saved: ``run.json`` of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
 
@@ -81,15 +81,14 @@ def with_options(*groups: Options) -> Callable[[Command], Command]:
     """Add the options of ``groups`` to a command whose last parameter is ``**shared``, which receives them."""
 
     def decorate(command: Command) -> Command:
-        hints = get_type_hints(command, include_extras=True)
-        parts = [part for part in signature(command).parameters.values() if part.kind is not Parameter.VAR_KEYWORD]
-        own = [part.replace(annotation=hints[part.name]) for part in parts]
+        whole = signature(command, eval_str=True)  # get_type_hints would add an Optional on Python 3.10
+        own = [part for part in whole.parameters.values() if part.kind is not Parameter.VAR_KEYWORD]
         added = [
             Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
             for group in groups
             for name, (kind, default) in group.items()
         ]
-        command.__signature__ = signature(command).replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        command.__signature__ = whole.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
         command.__annotations__ = {part.name: part.annotation for part in (*own, *added)}
         return command
 

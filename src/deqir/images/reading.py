@@ -152,12 +152,13 @@ def _decode_with_cv2(data: bytes, name: str) -> tuple[Pixels, Pixels | None]:
     """Colours and opacity of 16-bit or float colour, which Pillow would cut to 8 bits or refuse."""
     import cv2
 
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)
+    logging = getattr(cv2.utils, "logging", cv2)  # OpenCV before 4.13 has no module for it
+    level = logging.getLogLevel()
+    logging.setLogLevel(0)
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        logging.setLogLevel(level)
     if decoded is None:
         raise ImageReadError(f"{name} is truncated, damaged or of an unusual kind; copy it again, or {CONVERT}")
     scaled = decoded.astype(np.float32) / 65535 if decoded.dtype == np.uint16 else _checked_floats(decoded, name)

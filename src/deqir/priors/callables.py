@@ -52,7 +52,7 @@ class CallableDenoiser:
         check_input(x, self.channels, self.name)
         given = x.to(_dtype_of(self.function, x.dtype))
         output = in_precision(self._checked_call, self.compute_dtype, given, timesteps)
-        alphas = self.schedule.alphas_cumprod.to(x.device)[timesteps].to(x.dtype).view(-1, 1, 1, 1)
+        alphas = self.schedule.at(timesteps, x)
         return noise_from(output[:, : self.channels].to(x.dtype), x, alphas, self.prediction)
 
     def _checked_call(self, x: Tensor, timesteps: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class ClippedDenoiser:
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """The noise (N, C, H, W) in ``x`` at ``timesteps`` (N,) that leaves a clean image in [-1, 1]."""
-        alphas = self.schedule.alphas_cumprod.to(x.device)[timesteps].to(x.dtype).view(-1, 1, 1, 1)
+        alphas = self.schedule.at(timesteps, x)
         signal, noise = alphas.sqrt(), (1 - alphas).sqrt()
         clean = (x - noise * self.inner(x, timesteps)) / signal
         return (x - signal * clean.clamp(-1, 1)) / noise

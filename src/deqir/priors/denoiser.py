@@ -111,7 +111,7 @@ class DiffusersDenoiser:
         check_input(x, self.channels, self.name)
         labels = None if label is None else torch.full((len(x),), label, device=x.device)
         output = run_network(self.model, x, timesteps, self.compute_dtype, labels)
-        alphas = self.schedule.alphas_cumprod.to(x.device)[timesteps].to(x.dtype).view(-1, 1, 1, 1)
+        alphas = self.schedule.at(timesteps, x)
         return noise_from(output[:, : self.channels], x, alphas, self.prediction)
 
 

@@ -40,8 +40,9 @@ class ScoreDenoiser:
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """The predicted noise (N, C, H, W) in ``x`` at ``timesteps`` (N,)."""
         check_input(x, self.channels, self.name)
-        alphas = self.schedule.alphas_cumprod.to(x.device)[timesteps]
-        sigmas = (((1 - alphas) / alphas).sqrt() / 2).to(x.dtype)
-        shown = (x / alphas.sqrt().to(x.dtype).view(-1, 1, 1, 1) + 1) / 2
+        alphas = self.schedule.alphas_cumprod
+        sigmas = (((1 - alphas) / alphas).sqrt() / 2).to(x.dtype).to(x.device)[timesteps]
+        signal = alphas.sqrt().to(x.dtype).to(x.device)[timesteps].view(-1, 1, 1, 1)
+        shown = (x / signal + 1) / 2
         score = run_network(self.model, shown, sigmas.to(self.model.dtype), self.compute_dtype)
         return -sigmas.view(-1, 1, 1, 1) * score[:, : self.channels]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from deqir.errors import OptionError, ShapeError
+from deqir.precision import finest_dtype
 from deqir.solvers.stopping import estimate_error
 
 CausalMap = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -160,14 +161,15 @@ class _Loop:
     ):
         self.states, self.window, self.extrapolate, self.horizon = start, window, extrapolate, horizon
         self.length, self.batch = start.shape[:2]
-        self.tolerances = tolerances.to(device=start.device, dtype=torch.float64).view(-1, 1)
+        exact = finest_dtype(start.device)
+        self.tolerances = tolerances.to(start.device, exact).view(-1, 1)
         self.prefix = torch.zeros(self.batch, dtype=torch.long, device=start.device)
         self.broken = torch.full_like(self.prefix, -1)
         self.finite = torch.ones(start.shape[:2], dtype=torch.bool, device=start.device)
         self.sweeps, self.evaluations = torch.zeros_like(self.prefix), torch.zeros_like(self.prefix)
         self.sweep = 0
-        self.errors = torch.full_like(self.prefix, torch.inf, dtype=torch.float64)
-        self.norms = torch.zeros(start.shape[:2], dtype=torch.float64, device=start.device)
+        self.errors = torch.full_like(self.prefix, torch.inf, dtype=exact)
+        self.norms = torch.zeros(start.shape[:2], dtype=exact, device=start.device)
         self.residuals: list[Tensor] = []
         self.lasts: list[Tensor] = []
         self.finished: list[Tensor] = []
@@ -229,7 +231,7 @@ class _Loop:
         self.finite = finite.flatten(2).all(2)
         exact_is_finite = self._at_prefix(self.finite)
         moved = (images - self.states).flatten(2)
-        norms = torch.linalg.vector_norm(moved, dim=2, dtype=torch.float64) / moved.shape[2] ** 0.5
+        norms = torch.linalg.vector_norm(moved, dim=2, dtype=self.norms.dtype) / moved.shape[2] ** 0.5
         self.norms = torch.where(self.finite, norms, torch.nan)
         within = (norms <= self.tolerances) & self.finite & (self.index < stop)
         self.broken = torch.where(active & ~exact_is_finite, self.prefix, self.broken)

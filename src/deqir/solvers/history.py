@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from deqir.precision import finest_dtype
+
 
 @dataclass
 class History:
     """Ring buffers of the last residuals F(X) - X and images F(X), each (history_size, S, B, ...), and their Gram
-    matrices of residuals, (S, B, history_size, history_size) float64.
+    matrices of residuals, (S, B, history_size, history_size), float64 where the device has it.
 
     ``valid`` (S, B, history_size) tells which entries were computed: a state outside the window has none.
     """
@@ -26,7 +28,7 @@ class History:
     def empty(cls, size: int, start: Tensor) -> History:
         """Buffers of ``size`` entries for iterates like ``start`` (S, B, ...)."""
         shape, matrices = (size, *start.shape), (*start.shape[:2], size, size)
-        gram = torch.zeros(matrices, dtype=torch.float64, device=start.device)
+        gram = torch.zeros(matrices, dtype=finest_dtype(start.device), device=start.device)
         return cls(start.new_zeros(shape), start.new_zeros(shape), gram, torch.zeros_like(gram[..., 0]).bool())
 
     @property
@@ -45,7 +47,7 @@ class History:
         self.residuals[slot], self.images[slot], self.valid[..., slot] = residual, image, active
         self.count += 1
         for other in range(self.held):
-            product = (self.residuals[slot] * self.residuals[other]).flatten(2).sum(2, dtype=torch.float64)
+            product = (self.residuals[slot] * self.residuals[other]).flatten(2).sum(2, dtype=self.gram.dtype)
             self.gram[:, :, slot, other] = self.gram[:, :, other, slot] = product
 
     def mixture(self, weights: Tensor, damping: float) -> Tensor:
@@ -61,7 +63,7 @@ class History:
 def mixing_weights(gram: Tensor, valid: Tensor, ridge: float, latest: int) -> Tensor:
     """Weights (..., h) of sum one that minimise ``w^T gram w + ridge scale |w|^2``; zero where an entry is not valid.
 
-    ``gram`` (..., h, h) float64 holds the products of h residuals, of which ``valid`` (..., h) count; ``scale`` is the
+    ``gram`` (..., h, h) holds the products of h residuals, of which ``valid`` (..., h) count; ``scale`` is the
     largest of their squares. Entries with a square that is not finite do not count. Residuals that are all zero give
     even weights; where no entry counts or the system is singular to rounding, entry ``latest`` gets all the weight.
     """

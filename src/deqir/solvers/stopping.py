@@ -15,7 +15,7 @@ ELSEWHERE = 0.1
 
 
 def estimate_error(residuals: Sequence[Tensor], largest: Tensor) -> Tensor:
-    """The estimated root mean square error of the last state after the newest sweep, (B,) float64.
+    """The estimated root mean square error of the last state after the newest sweep, (B,).
 
     ``residuals`` are the root mean square residuals (B,) of the last state after every sweep, ``largest`` (B,) the
     newest largest of any state. The first residual tells of the start and is left out. A residual r that shrinks by a
@@ -24,10 +24,10 @@ def estimate_error(residuals: Sequence[Tensor], largest: Tensor) -> Tensor:
     ``benchmarks/solvers.py`` counts how often the estimate holds.
     """
     if len(residuals) < 3:
-        return torch.full_like(largest, torch.inf, dtype=torch.float64)
-    newest = torch.stack(list(residuals[1:][-3:])).double()
-    factors = newest[1:] / newest[:-1].clamp(min=1e-300)
+        return torch.full_like(largest, torch.inf)
+    newest = torch.stack(list(residuals[1:][-3:]))
+    factors = newest[1:] / newest[:-1].clamp(min=torch.finfo(newest.dtype).tiny)
     slowest = factors.amax(0).clamp(max=SLOWEST)
     error = newest[-1] * (slowest / (1 - slowest)).clamp(min=1)
-    error = torch.maximum(error, ELSEWHERE * largest.double())
+    error = torch.maximum(error, ELSEWHERE * largest)
     return torch.where(error.isfinite() & newest.isfinite().all(0), error, torch.inf)
