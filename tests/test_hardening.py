@@ -21,12 +21,13 @@ FAILS_AT = 300
 
 @dataclass
 class Breaking(SmoothDenoiser):
-    """Gives ``value`` at timesteps below 300 for images that have turned out bright."""
+    """Gives ``value`` at timesteps below ``below`` for images that have turned out bright."""
 
     value: float = torch.nan
+    below: int = FAILS_AT
 
     def __call__(self, x, timesteps):
-        bright = (x.mean((1, 2, 3)) > 0.3) & (timesteps < FAILS_AT)
+        bright = (x.mean((1, 2, 3)) > 0.3) & (timesteps < self.below)
         return torch.where(bright.view(-1, 1, 1, 1), self.value, super().__call__(x, timesteps))
 
 
@@ -72,6 +73,21 @@ def test_a_failing_image_leaves_the_gradients_of_the_others_alone(adjoint, solve
         (weights * image)[[0, 2]].sum().backward()
         gradients.append(y.grad)
     assert gradients[1][[0, 2]].abs().min() > 0
+    torch.testing.assert_close(gradients[0][[0, 2]], gradients[1][[0, 2]], rtol=1e-9, atol=1e-9)
+    assert (gradients[0][1] == 0).all()
+
+
+@pytest.mark.parametrize("adjoint", [ImplicitAdjoint(tolerance=0), PhantomGradient(2)], ids=repr)
+def test_an_image_lost_at_the_first_step_leaves_the_gradients_of_the_others_alone(adjoint):
+    noise = torch.randn(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    noise[1] += 5
+    gradients = []
+    for denoiser in (Breaking(below=1000), SmoothDenoiser()):
+        y = operators.SuperResolution(2).forward(dark_bright_dark()).requires_grad_()
+        result = restorer(denoiser, solver="picard").restore(y, initial_noise=noise, adjoint=adjoint)
+        result.image[[0, 2]].square().sum().backward()
+        gradients.append(y.grad)
+        assert result.failed_at[1] == (999 if isinstance(denoiser, Breaking) else None)
     torch.testing.assert_close(gradients[0][[0, 2]], gradients[1][[0, 2]], rtol=1e-9, atol=1e-9)
     assert (gradients[0][1] == 0).all()
 

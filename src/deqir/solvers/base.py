@@ -128,9 +128,10 @@ def solve(
     theirs, becomes final too. Once final, an entry is never touched again; the first entry after the final prefix
     always takes F(X) unmixed, which is exact. Raises ShapeError where ``start`` and ``tolerances`` do not fit.
     """
-    if start.ndim < 2 or tolerances.shape != start.shape[:1]:
+    if start.ndim < 3 or tolerances.shape != start.shape[:1]:
         raise ShapeError(
-            f"start {tuple(start.shape)} and tolerances {tuple(tolerances.shape)} must share S, their length"
+            f"start {tuple(start.shape)} and tolerances {tuple(tolerances.shape)} do not fit; "
+            "give states of shape (S, B, ...) with values behind the two axes, and S tolerances"
         )
     loop = _Loop(start, tolerances, solver.window or len(start), extrapolate, horizon)
     memory = solver.init(start)

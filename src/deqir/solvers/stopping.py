@@ -10,7 +10,7 @@ from torch import Tensor
 SLOWEST = 0.85
 """The convergence factor per sweep beyond which no extrapolation is trusted."""
 
-ELSEWHERE = 0.5
+ELSEWHERE = 0.25
 """The share of the largest residual of any state that is taken to reach the last one still."""
 
 
