@@ -172,8 +172,8 @@ def _parsed(line: bytes) -> Record | None:
 
 
 def _is_whole(record: Record) -> bool:
-    names, made_of = (record.get("file"), record.get("out")), record.get("input")
-    if not all(isinstance(name, str) for name in names) or names[1] != Path(record["out"]).name:
+    source, name, made_of = (record.get(key) for key in ("file", "out", "input"))
+    if not (isinstance(source, str) and isinstance(name, str)) or name in ("", "..") or name != Path(name).name:
         return False
     return "error" in record or (
         isinstance(made_of, dict)

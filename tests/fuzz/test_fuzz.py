@@ -7,6 +7,7 @@ import random
 import struct
 import tracemalloc
 import zlib
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -121,6 +122,30 @@ def test_a_safetensors_header_that_claims_terabytes(tmp_path):
         read_observation(path)
     with pytest.raises(UnsupportedCheckpointError, match="cannot be read safely"):
         read_checkpoint(path)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    plain, packed = tmp_path / "plain.pt", tmp_path / "packed.pt"
+    torch.save({"conv_in.weight": torch.zeros(5_000_000)}, plain)
+    with ZipFile(plain) as parts, ZipFile(packed, "w", ZIP_DEFLATED) as smaller:
+        for name in parts.namelist():
+            smaller.writestr(name, parts.read(name))
+    assert packed.stat().st_size < plain.stat().st_size / 100
+    assert len(read_checkpoint(plain)["conv_in.weight"]) == 5_000_000
+    with pytest.raises(UnsupportedCheckpointError, match=r"its parts unpack to 20\d{6} bytes, more than the file has"):
+        read_checkpoint(packed)
+
+
+def test_names_in_a_checkpoint_are_no_files(tmp_path):
+    folder = tmp_path / "in" / "side"
+    folder.mkdir(parents=True)
+    torch.save({"conv_in.weight": torch.ones(2)}, folder / "a.pt")
+    with ZipFile(folder / "a.pt", "a") as parts:
+        parts.writestr("../../outside.txt", b"here")
+        parts.writestr(f"{tmp_path}/outside.txt", b"here")
+    with pytest.raises(UnsupportedCheckpointError, match="cannot be read safely"):
+        read_checkpoint(folder / "a.pt")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.pt"]
 
 
 @pytest.mark.parametrize("kind", ["DDPMScheduler", VARIANCE_EXPLODING])
