@@ -3,8 +3,10 @@ import torch
 
 from conftest import SmoothDenoiser, all_operators, make_chain
 from deqir.equilibrium import solve_equilibrium
+from deqir.operators import Inpainting, random_mask
 from deqir.preconditioner import BandedSecant
-from deqir.solvers import Picard, solve
+from deqir.restoration import Restorer
+from deqir.solvers import Anderson, Picard, Status, TriangularAnderson, solve
 from deqir.solvers.stopping import ELSEWHERE, SLOWEST, estimate_error
 
 OPERATORS = all_operators()
@@ -82,3 +84,20 @@ def test_states_that_moved_far_are_left_out_of_the_next_sweep():
     counts = [solve_equilibrium(chain, Picard(), 0.1, preconditioner=p) for p in (eager, patient)]
     assert (counts[1].evaluations < counts[0].evaluations).all()
     torch.testing.assert_close(counts[1].value, chain.sample(), rtol=0, atol=0.1 / 127.5 * 20)
+
+
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), TriangularAnderson()], ids=repr)
+@pytest.mark.parametrize(("size", "steps", "spacing", "seed"), [(6, 23, "trailing", 388), (16, 26, "linspace", 115)])
+def test_a_last_state_that_stands_still_by_chance_does_not_end_the_solve(solver, size, steps, spacing, seed):
+    """The triangular solver of a linear network holds the last state of these for a sweep; others still move."""
+    generator = torch.Generator().manual_seed(seed)
+    operator = Inpainting(random_mask(size, size, 0.5, generator))
+    y = operator.forward(torch.rand(1, 3, size, size, dtype=torch.float64, generator=generator))
+    options = {"steps": steps, "eta": 0.0, "spacing": spacing, "dtype": "float64"}
+    found, exact = (
+        Restorer(SmoothDenoiser(bend=0.0), operator, solver=name, **options).restore(y, seed)
+        for name in (solver, "serial")
+    )
+    assert found.status == (Status.CONVERGED,)
+    assert found.stats.sweeps[0] < steps
+    assert float((found.image - exact.image).square().mean().sqrt()) * 255 <= 0.5
