@@ -150,16 +150,17 @@ def test_the_serial_walk_keeps_what_is_asked_and_shows_every_state():
     assert torch.equal(alone.value, kept.value)
 
 
-def test_the_serial_walk_names_the_first_broken_state_of_each_image():
+@pytest.mark.parametrize("below", [500, 1000])
+def test_the_serial_walk_names_the_first_broken_state_of_each_image(below):
     class Breaking(SmoothDenoiser):
         def __call__(self, x, timesteps):
             predicted = super().__call__(x, timesteps)
-            predicted[1][timesteps[1] < 500] = torch.nan
+            predicted[1][timesteps[1] < below] = torch.nan
             return predicted
 
     chain = make_chain(Breaking(), OPERATORS["sr"], 0.0)
     solution = serial_solution(chain)
-    first = int((chain.step.levels.timesteps < 500).nonzero()[0])
+    first = int((chain.step.levels.timesteps < below).nonzero()[0])
     assert solution.broken.tolist() == [-1, first]
     assert solution.status == (Status.CONVERGED, Status.NON_FINITE)
     assert solution.value[0].isfinite().all()

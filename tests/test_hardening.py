@@ -110,6 +110,24 @@ def test_a_broken_gradient_names_image_and_timestep():
         (image * torch.tensor([1, 1, torch.nan]).view(3, 1, 1, 1)).sum().backward()
 
 
+class KinkedAt(SmoothDenoiser):
+    """Its derivative is NaN at one timestep, its values are not."""
+
+    def __call__(self, x, timesteps):
+        predicted = super().__call__(x, timesteps)
+        kinked = timesteps == 285
+        predicted[kinked] = predicted[kinked] + (0 * x[kinked]).sqrt()
+        return predicted
+
+
+@pytest.mark.parametrize("adjoint", [ImplicitAdjoint(), ImplicitAdjoint(preconditioner=None)], ids=repr)
+def test_a_gradient_that_breaks_on_the_way_back_names_where(adjoint):
+    y = operators.SuperResolution(2).forward(dark_bright_dark()).requires_grad_()
+    image = restorer(KinkedAt(), solver="picard").restore(y, adjoint=adjoint).image
+    with pytest.raises(NonFiniteError, match=r"NaN or infinite from timestep 285 on"):
+        image.sum().backward()
+
+
 @pytest.mark.parametrize("solver", ["picard", "anderson", "triangular", "preconditioned", Anderson()])
 def test_a_network_with_dropout_is_refused_in_parallel(solver):
     y = torch.rand(2, 3, 4, 4)

@@ -311,7 +311,7 @@ def test_the_api_says_in_one_sentence_what_is_wrong(client, photo, tmp_path):
         call(client, big, QUICK)
 
 
-def test_the_server_itself_holds_what_a_program_asks_against_its_limits(server, client, photo, tmp_path):
+def test_the_server_itself_holds_what_a_program_asks_against_its_limits(client, photo, tmp_path):
     """The page's own controls do not matter here: the API is called with what no control offers."""
     bomb = tmp_path / "bomb.png"
     write_image(bomb, torch.zeros(1, 8, 8))
@@ -333,7 +333,6 @@ def test_the_server_itself_holds_what_a_program_asks_against_its_limits(server, 
         with pytest.raises(Exception, match=message):
             call(client, photo, {**QUICK, **changed})
     assert call(client, photo, QUICK)[1]["result"]["status"] == "converged"
-    assert not list(server[1].rglob("bomb.png"))
 
 
 def test_several_visitors_wait_for_each_other(server, client, photo):

@@ -65,6 +65,17 @@ def test_kernel_from_image_averages_normalises_and_pads():
     torch.testing.assert_close(kernel_from_image(torch.from_numpy(grey).expand(3, 2, 2)), expected)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_kernel_image_of_any_shape_and_channels(channels):
+    colours = np.array([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]]]).repeat(channels, -1)
+    if channels in (2, 4):
+        colours[..., -1] = np.arange(6).reshape(2, 3)  # opacity does not count
+    expected = torch.zeros(3, 3, dtype=torch.float64)
+    expected[:2] = torch.arange(1.0, 7.0, dtype=torch.float64).view(2, 3) / 21
+    torch.testing.assert_close(kernel_from_image(colours), expected)
+    assert kernel_from_image(np.ones((1, 1))).tolist() == [[1.0]]
+
+
 def test_kernel_errors():
     for maker in (gaussian_kernel, uniform_kernel, anisotropic_kernel):
         with pytest.raises(OptionError, match="taps is 4; give an odd"):
