@@ -7,7 +7,7 @@ from deqir.operators import Inpainting, random_mask
 from deqir.preconditioner import BandedSecant
 from deqir.restoration import Restorer
 from deqir.solvers import Anderson, Picard, Status, TriangularAnderson, solve
-from deqir.solvers.stopping import ELSEWHERE, SLOWEST, estimate_error
+from deqir.solvers.stopping import ELSEWHERE, ELSEWHERE_MIXED, SLOWEST, estimate_error
 
 OPERATORS = all_operators()
 NONE = torch.zeros(1, dtype=torch.float64)
@@ -35,7 +35,10 @@ def test_the_slower_of_the_last_two_factors_counts_up_to_a_limit():
 
 
 def test_states_that_still_move_count():
-    assert float(estimate_error(series(9, 1, 0.1, 0.01), torch.tensor([5.0]))) == pytest.approx(ELSEWHERE * 5)
+    still = series(9, 1, 0.1, 0.01)
+    assert float(estimate_error(still, torch.tensor([5.0]))) == pytest.approx(ELSEWHERE * 5)
+    assert float(estimate_error(still, torch.tensor([5.0]), mixed=True)) == pytest.approx(ELSEWHERE_MIXED * 5)
+    assert Anderson.mixes and TriangularAnderson.mixes and not Picard.mixes
 
 
 @pytest.mark.parametrize("values", [(), (1.0,), (1.0, 0.1), (1.0, float("nan"), 0.1), (1.0, float("inf"), 0.1)])
