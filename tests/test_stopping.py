@@ -46,6 +46,12 @@ def test_nothing_is_said_without_three_sound_residuals(values):
     assert estimate_error(series(*values), NONE).tolist() == [float("inf")]
 
 
+def test_one_image_says_nothing_of_another():
+    residuals = [torch.tensor([value, value], dtype=torch.float64) for value in (9, 1, 0.1, 0.01)]
+    residuals[2][1] = torch.nan
+    assert estimate_error(residuals, torch.zeros(2)).tolist() == [0.01, float("inf")]
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.85])
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("preconditioner", [None, BandedSecant()], ids=["plain", "preconditioned"])
