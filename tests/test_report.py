@@ -14,7 +14,8 @@ from conftest import SmoothDenoiser, causal_map
 from deqir import operators
 from deqir.cli import main
 from deqir.images import read_image, write_image
-from deqir.jobs import Finished, Problem
+from deqir.jobs import Finished
+from deqir.problems import Problem
 from deqir.report import Recorder, read_run, write_run
 from deqir.report.figures import LIGHT, convergence_picture, difference_picture, film_picture
 from deqir.restoration import Restorer

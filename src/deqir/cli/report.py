@@ -22,7 +22,7 @@ def report(
 ) -> None:
     """Draw the page and the pictures of saved runs again."""
     from deqir.errors import OptionError
-    from deqir.jobs import make_folder
+    from deqir.outputs import make_folder
     from deqir.report import check_drawing, read_run, write_report
 
     check_drawing()

@@ -50,7 +50,8 @@ UNDECISIVE = ("device", "max_batch", "overwrite")
 
 if TYPE_CHECKING:
     from deqir.items import Item
-    from deqir.jobs import Record, RestoreJob, WarmStart
+    from deqir.jobs import RestoreJob, WarmStart
+    from deqir.outputs import Record
 
 
 @app.command(epilog="Example:  deqir restore small.jpg --task sr --scale 4 --out results/")
@@ -115,6 +116,10 @@ def restore(
     travel_repeat: Annotated[
         Optional[int], typer.Option(help="Times that it walks them; 1 is no time travel (1, old-photo 2).")
     ] = None,
+    average: Annotated[
+        float,
+        typer.Option(help="Average the last estimates, those at noise up to this (0..1), as 0.1; 0: the last alone."),
+    ] = 0.0,
     device: Annotated[
         Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
     ] = None,
@@ -163,6 +168,7 @@ def restore(
         "tile_overlap": tile_overlap,
         "spacing": timesteps_or_word(spacing),
         "rule": rule,
+        "average": average,
         "device": rank.device(device),
         "dtype": dtype,
     }
@@ -178,11 +184,11 @@ def restore(
 
         check_drawing()
     manner = Manner(with_report, dry_run, quiet, as_json)
-    if sequence or manner.special or (rank.count == 1 and not any(photo.is_dir() for photo in photos)):
+    if sequence or (rank.count == 1 and not any(photo.is_dir() for photo in photos)):
         _run_restore(job, photos, _Run(out_dir, None if dry_run else stats, suffix, sequence, manner))
     else:
         decisive = _decisive(prior, settings, {**loading, **chain, **given, "format": image_format})
-        _run_folder(FolderRun(out_dir, suffix, decisive, rank, together, timesteps, stats), job, photos)
+        _run_folder(FolderRun(out_dir, suffix, decisive, rank, together, timesteps, stats, manner), job, photos)
 
 
 @dataclass(frozen=True)
@@ -212,8 +218,9 @@ def _make_job(
 ) -> RestoreJob:
     """The job, its options checked before any file is touched."""
     from deqir import operators
-    from deqir.jobs import RestoreJob, checked_noise, task_from
+    from deqir.jobs import RestoreJob
     from deqir.priors import load_prior
+    from deqir.problems import checked_noise, task_from
     from deqir.restoration import Restorer, resolve_device
 
     if given["noise"] == "auto" and given["simulate"]:
@@ -230,7 +237,8 @@ def _make_job(
 
 def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
     from deqir.items import in_order, items
-    from deqir.jobs import WarmStart, make_folder, refuse_existing, write_records
+    from deqir.jobs import WarmStart
+    from deqir.outputs import make_folder, refuse_existing, write_records
 
     stats, manner = run.stats, run.manner
     if stats is not None:
@@ -261,8 +269,10 @@ def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
 
 
 def _run_folder(run: FolderRun, job: RestoreJob, photos: list[Path]) -> None:
-    from deqir.jobs import make_folder
+    from deqir.outputs import make_folder
 
+    if run.manner.dry_run:
+        return run.plan(job, *_expand(photos))
     if run.stats is not None:
         make_folder(run.stats.parent)
     make_folder(run.folder)
@@ -294,7 +304,7 @@ def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
 
 
 def _failure(file: Path, error: Exception) -> Record:
-    from deqir.jobs import failure
+    from deqir.records import failure
 
     record = failure(file, error)
     err.print(f"deqir: {record['error']}")
