@@ -53,7 +53,7 @@ def file_hash(file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except (OSError, ValueError) as error:  # ValueError for a name with a null byte
         reason = getattr(error, "strerror", None) or error
-        raise ImageReadError(f"{str(file)!r} cannot be read ({reason}); check the path") from None
+        raise ImageReadError(f"{file} cannot be read ({reason}); check the path") from None
 
 
 def write_records(path: Path, records: list[Record]) -> None:
