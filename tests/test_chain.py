@@ -2,10 +2,12 @@ import pytest
 import torch
 
 from conftest import SHAPE, SmoothDenoiser, all_operators, make_chain
+from deqir.chain import serial_solution
 from deqir.consistency import DDNM, AffineStep
 from deqir.errors import OptionError
 from deqir.noise import SeededNoise
 from deqir.schedule import NoiseSchedule
+from deqir.solvers import Status
 
 OPERATORS = all_operators()
 ETAS = (0.0, 0.85, 1.0)
@@ -137,3 +139,28 @@ def test_starts():
     torch.testing.assert_close(start[-1], clean)
     a = chain.step.levels.alphas[3]
     torch.testing.assert_close(start[2], a.sqrt() * clean + (1 - a).sqrt() * chain.initial_noise)
+
+
+def test_the_serial_walk_keeps_what_is_asked_and_shows_every_state():
+    chain, seen = make_chain(SmoothDenoiser(), OPERATORS["sr"], 0.85), []
+    alone, kept = serial_solution(chain), serial_solution(chain, True, lambda done, state: seen.append((done, state)))
+    assert alone.states.shape == (1, 2, *SHAPE)
+    assert [done for done, _ in seen] == list(range(1, 11))
+    assert torch.equal(torch.stack([state for _, state in seen]), kept.states)
+    assert torch.equal(alone.value, kept.value)
+
+
+@pytest.mark.parametrize("below", [500, 1000])
+def test_the_serial_walk_names_the_first_broken_state_of_each_image(below):
+    class Breaking(SmoothDenoiser):
+        def __call__(self, x, timesteps):
+            predicted = super().__call__(x, timesteps)
+            predicted[1][timesteps[1] < below] = torch.nan
+            return predicted
+
+    chain = make_chain(Breaking(), OPERATORS["sr"], 0.0)
+    solution = serial_solution(chain)
+    first = int((chain.step.levels.timesteps < below).nonzero()[0])
+    assert solution.broken.tolist() == [-1, first]
+    assert solution.status == (Status.CONVERGED, Status.NON_FINITE)
+    assert solution.value[0].isfinite().all()

@@ -21,12 +21,13 @@ FAILS_AT = 300
 
 @dataclass
 class Breaking(SmoothDenoiser):
-    """Gives ``value`` at timesteps below 300 for images that have turned out bright."""
+    """Gives ``value`` at timesteps below ``below`` for images that have turned out bright."""
 
     value: float = torch.nan
+    below: int = FAILS_AT
 
     def __call__(self, x, timesteps):
-        bright = (x.mean((1, 2, 3)) > 0.3) & (timesteps < FAILS_AT)
+        bright = (x.mean((1, 2, 3)) > 0.3) & (timesteps < self.below)
         return torch.where(bright.view(-1, 1, 1, 1), self.value, super().__call__(x, timesteps))
 
 
@@ -76,6 +77,21 @@ def test_a_failing_image_leaves_the_gradients_of_the_others_alone(adjoint, solve
     assert (gradients[0][1] == 0).all()
 
 
+@pytest.mark.parametrize("adjoint", [ImplicitAdjoint(tolerance=0), PhantomGradient(2)], ids=repr)
+def test_an_image_lost_at_the_first_step_leaves_the_gradients_of_the_others_alone(adjoint):
+    noise = torch.randn(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    noise[1] += 5
+    gradients = []
+    for denoiser in (Breaking(below=1000), SmoothDenoiser()):
+        y = operators.SuperResolution(2).forward(dark_bright_dark()).requires_grad_()
+        result = restorer(denoiser, solver="picard").restore(y, initial_noise=noise, adjoint=adjoint)
+        result.image[[0, 2]].square().sum().backward()
+        gradients.append(y.grad)
+        assert result.failed_at[1] == (999 if isinstance(denoiser, Breaking) else None)
+    torch.testing.assert_close(gradients[0][[0, 2]], gradients[1][[0, 2]], rtol=1e-9, atol=1e-9)
+    assert (gradients[0][1] == 0).all()
+
+
 def test_a_shared_kernel_gets_the_gradient_of_the_images_that_remain():
     gradients = []
     for denoiser in (Breaking(), SmoothDenoiser()):
@@ -92,6 +108,32 @@ def test_a_broken_gradient_names_image_and_timestep():
     image = restorer(SmoothDenoiser(), solver="picard").restore(y, adjoint=ImplicitAdjoint()).image
     with pytest.raises(NonFiniteError, match=r"image 2 is NaN or infinite from timestep 0 on"):
         (image * torch.tensor([1, 1, torch.nan]).view(3, 1, 1, 1)).sum().backward()
+
+
+class KinkedAt(SmoothDenoiser):
+    """Its derivative is NaN at one timestep for bright images, its values are not."""
+
+    def __call__(self, x, timesteps):
+        predicted = super().__call__(x, timesteps)
+        kinked = (timesteps == 285) & (x.mean((1, 2, 3)) > 0.3)
+        predicted[kinked] = predicted[kinked] + (0 * x[kinked]).sqrt()
+        return predicted
+
+
+@pytest.mark.parametrize("adjoint", [ImplicitAdjoint(), ImplicitAdjoint(preconditioner=None)], ids=repr)
+def test_a_gradient_that_breaks_on_the_way_back_names_where(adjoint):
+    y = operators.SuperResolution(2).forward(dark_bright_dark()).requires_grad_()
+    image = restorer(KinkedAt(), solver="picard").restore(y, adjoint=adjoint).image
+    with pytest.raises(NonFiniteError, match=r"NaN or infinite from timestep 285 on"):
+        image.sum().backward()
+
+
+def test_a_gradient_that_breaks_where_the_loss_does_not_look_is_none():
+    y = operators.SuperResolution(2).forward(dark_bright_dark()).requires_grad_()
+    image = restorer(KinkedAt(), solver="picard").restore(y, adjoint=ImplicitAdjoint()).image
+    image[[0, 2]].sum().backward()
+    assert y.grad[[0, 2]].isfinite().all() and y.grad[[0, 2]].abs().min() > 0
+    assert (y.grad[1] == 0).all()
 
 
 @pytest.mark.parametrize("solver", ["picard", "anderson", "triangular", "preconditioned", Anderson()])

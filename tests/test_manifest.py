@@ -105,6 +105,15 @@ def test_a_line_that_was_cut_off_is_made_again_and_the_next_one_is_whole(folder,
     assert read_records(folder).keys() == {"b.png"}
 
 
+@pytest.mark.parametrize("name", ["../a.png", "/a.png", "b/../a.png", "", ".", "..", 3, None, ["a.png"]])
+def test_a_line_tells_of_files_in_its_own_folder_alone(folder, source, name):
+    line = publish(folder, source)
+    path = folder / "manifest.jsonl"
+    path.write_text(json.dumps({**line, "out": name}) + "\n")
+    assert read_records(folder) == {}
+    assert not is_done(folder, source)
+
+
 def test_killed_before_the_result_appears_it_is_not_done_and_nothing_stays(folder, source, monkeypatch):
     publish(folder, source, data=b"old")
 

@@ -177,6 +177,7 @@ def test_anderson_solves_a_linear_state_at_once():
         (lambda: Picard(max_sweeps=0), "max_sweeps is 0"),
         (lambda: Anderson(history_size=0), "history_size is 0"),
         (lambda: Anderson(damping=0.0), "damping is 0.0"),
+        (lambda: Anderson(damping=1.1), "damping is 1.1"),
         (lambda: Anderson(ridge=-1.0), "ridge is -1.0"),
         (lambda: TriangularAnderson(history_size=0), "history_size is 0"),
         (lambda: Picard(window=0), "window is 0"),
@@ -190,5 +191,37 @@ def test_options_out_of_range(make, message):
 
 
 def test_tolerances_of_another_length():
-    with pytest.raises(ShapeError, match="share S"):
+    with pytest.raises(ShapeError, match="do not fit"):
         solve(Picard(), causal_map, torch.zeros(3, 1, 1), torch.zeros(4))
+
+
+def test_a_start_without_values_behind_state_and_image_is_refused():
+    with pytest.raises(ShapeError, match="give states of shape"):
+        solve(Picard(), causal_map, torch.zeros(3, 2), torch.zeros(3))
+
+
+@pytest.mark.parametrize("position", range(5))
+def test_the_first_broken_state_is_named_wherever_it_is(position):
+    def breaks(states, prefix, stop):
+        fresh = causal_map(states, prefix, stop)
+        fresh[position, 1] = torch.nan
+        return fresh
+
+    solution = solve(Picard(), breaks, torch.zeros(5, 2, 1, dtype=torch.float64), torch.zeros(5))
+    assert solution.broken.tolist() == [-1, position]
+    assert solution.status == (Status.CONVERGED, Status.NON_FINITE)
+    torch.testing.assert_close(solution.states[:, :1], serial_answer(5))
+
+
+def test_the_error_is_estimated_from_the_last_state():
+    """All states creep towards zero, the last one by a factor of its own."""
+
+    def creeping(states, prefix, stop):
+        fresh = 0.9 * states
+        fresh[-1] = 0.7 * states[-1]
+        return torch.where((torch.arange(9).view(-1, 1) >= prefix)[..., None], fresh, states)
+
+    start = torch.ones(9, 1, 1, dtype=torch.float64)
+    solution = solve(Picard(max_sweeps=5), creeping, start, torch.zeros(9))
+    assert solution.residuals[:, 0].tolist() == pytest.approx([0.3 * 0.7**k for k in range(5)])
+    assert float(solution.errors) == pytest.approx(0.7**5)

@@ -3,9 +3,11 @@ import torch
 
 from conftest import SmoothDenoiser, all_operators, make_chain
 from deqir.equilibrium import solve_equilibrium
+from deqir.operators import Inpainting, random_mask
 from deqir.preconditioner import BandedSecant
-from deqir.solvers import Picard, solve
-from deqir.solvers.stopping import ELSEWHERE, SLOWEST, estimate_error
+from deqir.restoration import Restorer
+from deqir.solvers import Anderson, Picard, Status, TriangularAnderson, solve
+from deqir.solvers.stopping import ELSEWHERE, ELSEWHERE_MIXED, SLOWEST, estimate_error
 
 OPERATORS = all_operators()
 NONE = torch.zeros(1, dtype=torch.float64)
@@ -33,12 +35,21 @@ def test_the_slower_of_the_last_two_factors_counts_up_to_a_limit():
 
 
 def test_states_that_still_move_count():
-    assert float(estimate_error(series(9, 1, 0.1, 0.01), torch.tensor([5.0]))) == pytest.approx(ELSEWHERE * 5)
+    still = series(9, 1, 0.1, 0.01)
+    assert float(estimate_error(still, torch.tensor([5.0]))) == pytest.approx(ELSEWHERE * 5)
+    assert float(estimate_error(still, torch.tensor([5.0]), mixed=True)) == pytest.approx(ELSEWHERE_MIXED * 5)
+    assert Anderson.mixes and TriangularAnderson.mixes and not Picard.mixes
 
 
 @pytest.mark.parametrize("values", [(), (1.0,), (1.0, 0.1), (1.0, float("nan"), 0.1), (1.0, float("inf"), 0.1)])
 def test_nothing_is_said_without_three_sound_residuals(values):
     assert estimate_error(series(*values), NONE).tolist() == [float("inf")]
+
+
+def test_one_image_says_nothing_of_another():
+    residuals = [torch.tensor([value, value], dtype=torch.float64) for value in (9, 1, 0.1, 0.01)]
+    residuals[2][1] = torch.nan
+    assert estimate_error(residuals, torch.zeros(2)).tolist() == [0.01, float("inf")]
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.85])
@@ -82,3 +93,20 @@ def test_states_that_moved_far_are_left_out_of_the_next_sweep():
     counts = [solve_equilibrium(chain, Picard(), 0.1, preconditioner=p) for p in (eager, patient)]
     assert (counts[1].evaluations < counts[0].evaluations).all()
     torch.testing.assert_close(counts[1].value, chain.sample(), rtol=0, atol=0.1 / 127.5 * 20)
+
+
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), TriangularAnderson()], ids=repr)
+@pytest.mark.parametrize(("size", "steps", "spacing", "seed"), [(6, 23, "trailing", 388), (16, 26, "linspace", 115)])
+def test_a_last_state_that_stands_still_by_chance_does_not_end_the_solve(solver, size, steps, spacing, seed):
+    """The triangular solver of a linear network holds the last state of these for a sweep; others still move."""
+    generator = torch.Generator().manual_seed(seed)
+    operator = Inpainting(random_mask(size, size, 0.5, generator))
+    y = operator.forward(torch.rand(1, 3, size, size, dtype=torch.float64, generator=generator))
+    options = {"steps": steps, "eta": 0.0, "spacing": spacing, "dtype": "float64"}
+    found, exact = (
+        Restorer(SmoothDenoiser(bend=0.0), operator, solver=name, **options).restore(y, seed)
+        for name in (solver, "serial")
+    )
+    assert found.status == (Status.CONVERGED,)
+    assert found.stats.sweeps[0] < steps
+    assert float((found.image - exact.image).square().mean().sqrt()) * 255 <= 0.5

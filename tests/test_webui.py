@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -308,6 +309,30 @@ def test_the_api_says_in_one_sentence_what_is_wrong(client, photo, tmp_path):
     big.write_bytes(bytes(1_100_000))
     with pytest.raises(Exception, match=r"(?i)size|413"):
         call(client, big, QUICK)
+
+
+def test_the_server_itself_holds_what_a_program_asks_against_its_limits(client, photo, tmp_path):
+    """The page's own controls do not matter here: the API is called with what no control offers."""
+    bomb = tmp_path / "bomb.png"
+    write_image(bomb, torch.zeros(1, 8, 8))
+    data = bytearray(bomb.read_bytes())
+    data[16:24] = (30_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    bomb.write_bytes(data)
+    with pytest.raises(Exception, match="30000 x 30000 pixels, more than the 60000000 allowed"):
+        call(client, bomb, QUICK)
+    painted = {**QUICK, "task": {"name": "inpaint", "mask": "brush"}}
+    with pytest.raises(Exception, match="30000 x 30000 pixels"):
+        call(client, photo, painted, bomb)
+    for changed, message in (
+        ({"side": 129}, "side is 129; choose from 1 to 128"),
+        ({"prior": "/etc"}, "prior is '/etc'"),
+        ({"task": {"name": "inpaint", "mask": str(photo)}}, "choose one of"),
+        ({"task": {"name": "deblur", "blur": str(photo)}}, "choose one of"),
+    ):
+        with pytest.raises(Exception, match=message):
+            call(client, photo, {**QUICK, **changed})
+    assert call(client, photo, QUICK)[1]["result"]["status"] == "converged"
 
 
 def test_several_visitors_wait_for_each_other(server, client, photo):

@@ -166,9 +166,14 @@ class CostateModel(BandedJacobian):
         return self.responses[position] + self.respond(position, vector - self.vectors[position])
 
     def learn(self, vectors: Tensor, responses: Tensor, evaluated: Tensor) -> None:
-        """Take in new pairs (S, B, C, H, W) where ``evaluated`` (S, B) is true and they are finite."""
-        finite = (vectors.isfinite() & responses.isfinite()).flatten(2).all(2)
-        taken = (evaluated & finite)[..., None, None, None]
-        vectors, responses = torch.where(taken, vectors, self.vectors), torch.where(taken, responses, self.responses)
-        self.learn_pair(vectors - self.vectors, responses - self.responses)
-        self.vectors, self.responses = vectors, responses
+        """Take in new pairs (S, B, C, H, W) where ``evaluated`` (S, B) is true.
+
+        One that is not finite teaches nothing of the Jacobian, but stands for its position all the same: a costate
+        that is NaN must not become what the model makes of an older pair.
+        """
+        moved, changed = vectors - self.vectors, responses - self.responses
+        taken = evaluated[..., None, None, None]
+        usable = taken & (moved.isfinite() & changed.isfinite()).flatten(2).all(2)[..., None, None, None]
+        self.learn_pair(torch.where(usable, moved, 0), torch.where(usable, changed, 0))
+        self.vectors = torch.where(taken, vectors, self.vectors)
+        self.responses = torch.where(taken, responses, self.responses)

@@ -171,15 +171,24 @@ def _manifests(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _parsed(line: bytes) -> Record | None:
-    """The record in ``line``; None where it is not whole."""
+    """The record in ``line``; None where it is not whole, or is none of a file in the manifest's own folder."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    complete = (
-        isinstance(record, dict) and "out" in record and ("error" in record or {"input", "bytes"} <= record.keys())
+    return record if isinstance(record, dict) and _is_whole(record) else None
+
+
+def _is_whole(record: Record) -> bool:
+    source, name, made_of = (record.get(key) for key in ("file", "out", "input"))
+    if not (isinstance(source, str) and isinstance(name, str)) or name in ("", "..") or name != Path(name).name:
+        return False
+    return "error" in record or (
+        isinstance(made_of, dict)
+        and {"path", "bytes", "modified_ns"} <= made_of.keys()
+        and isinstance(record.get("bytes"), int)
+        and isinstance(record.get("settings"), dict)
     )
-    return record if complete else None
 
 
 def _partial_name(target: Path) -> str:

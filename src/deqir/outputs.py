@@ -51,8 +51,9 @@ def file_hash(file: Path) -> str:
     """The SHA-256 of the bytes of ``file``. Raises ImageReadError where it cannot be read."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ImageReadError(f"{file} cannot be read ({error.strerror}); check the path") from None
+    except (OSError, ValueError) as error:  # ValueError for a name with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise ImageReadError(f"{file} cannot be read ({reason}); check the path") from None
 
 
 def write_records(path: Path, records: list[Record]) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from moments import at_call, send
@@ -14,6 +15,7 @@ from moments import at_call, send
 from deqir.images import read_image
 
 SIGNALS = [(number, seed) for number in (signal.SIGINT, signal.SIGTERM) for seed in range(20)]
+WHILE_WRITING = [(number, operation) for number in (signal.SIGINT, signal.SIGTERM) for operation in ("write", "rename")]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -73,6 +75,40 @@ def test_a_signal_at_a_random_moment(run, moments, tmp_path, number, seed):
     finished = [record for record in records if record["status"] == "converged"]
     assert len(finished) == len(records)
     assert len(written) - 1 <= len(records) <= len(written)
+
+
+@pytest.mark.parametrize(("number", "operation"), WHILE_WRITING)
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_signal_while_records_are_written(deqir, photo, tmp_path, monkeypatch, number, operation, folder):
+    """It arrives in the middle of writing ``--stats``: the records are whole, and the exit code tells of it."""
+    stats, write, replace = tmp_path / "s.json", Path.write_bytes, os.replace
+
+    def interrupted_write(path, data):
+        if data.startswith(b"[") and operation == "write":
+            write(path, data[: len(data) // 2])
+            send(number)()
+        return write(path, data)
+
+    def interrupted_rename(source, target):
+        if Path(target) == stats and operation == "rename":
+            send(number)()
+        replace(source, target)
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted_write)
+    monkeypatch.setattr(os, "replace", interrupted_rename)
+    photos = [photo.parent] if folder else [photo]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, _, err = deqir(
+            "restore", *photos, "--task", "sr", "--scale", "1", "--out", tmp_path / "o", "--stats", stats
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code == CODES[number]
+    assert "Traceback" not in err
+    (record,) = json.loads(stats.read_text())
+    assert record["status"] == "converged"
+    assert list(tmp_path.rglob("*.part")) == []
 
 
 def test_sigterm_ends_a_real_process(photo, tmp_path, prior_folder):

@@ -1,29 +1,38 @@
-"""Everything that reads a file of a stranger, with valid files of each kind to mutate."""
+"""Everything that reads a file of a stranger, with files of each kind to mutate.
+
+``corpus/`` keeps them: one small valid file of each kind, made by ``write_corpus``, and in ``corpus/crashers`` every
+input that ever broke a reader, named after it. New ones are added by hand; the fuzzer mutates them, too.
+"""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from deqir.errors import DeqirError
+from deqir.errors import DeqirError, OutputError
 from deqir.images import frame_count, read_image, read_mask, read_metadata, read_photo, write_image
 from deqir.jobs import RestoreJob
+from deqir.manifest import open_manifest
 from deqir.observations import Observation, read_observation, write_observation
 from deqir.operators import kernel_from_image
 from deqir.priors.checkpoint_file import network_state, read_checkpoint
 from deqir.priors.diffusers_folder import read_json
 from deqir.priors.loading import FAMILIES
 from deqir.priors.scheduler_config import read_schedule
+from deqir.reproduction import read_records, verify_record
 from deqir.tasks import Task
 
+CORPUS = Path(__file__).parent / "corpus"
 MAX_PIXELS = 1_000_000
 SIZE = (6, 7)
 
@@ -57,6 +66,24 @@ def settings(path: Path) -> None:
     Task.from_settings(content) if "name" in content else read_schedule(content, path)
 
 
+def manifest(path: Path) -> None:
+    """A manifest beside the result that it tells of, as a run that goes on reads it."""
+    with TemporaryDirectory() as folder:
+        result = Path(folder, "a.png")
+        result.write_bytes(b"result")
+        Path(folder, "manifest.jsonl").write_bytes(path.read_bytes())
+        known = open_manifest(Path(folder), {"steps": 3})
+        known.is_done(result, path)
+        with suppress(OutputError):
+            known.refuse_foreign(result, path)
+
+
+def records(path: Path) -> None:
+    """The records of a run, as far as the photograph that is not there."""
+    for record in read_records(path):
+        verify_record(record)
+
+
 @dataclass(frozen=True)
 class Reader:
     """``read`` raises DeqirError or returns; ``seeds`` are the names of valid files, to be found in the corpus."""
@@ -73,7 +100,15 @@ READERS = {
     "observation": Reader(observation, ("y.png", "y.safetensors", "cs.safetensors")),
     "settings": Reader(settings, ("scheduler.json", "task.json")),
     "checkpoint": Reader(checkpoint, ("zip.pt", "legacy.pt", "plain.safetensors")),
+    "manifest": Reader(manifest, ("manifest.jsonl",)),
+    "records": Reader(records, ("run.json",)),
 }  # fmt: skip
+
+
+def corpus_of(name: str) -> dict[str, bytes]:
+    """What the fuzzer mutates for the reader ``name``: its valid files and those that broke it once, by file name."""
+    files = [CORPUS / seed for seed in READERS[name].seeds] + sorted((CORPUS / "crashers").glob(f"{name}-*"))
+    return {file.name: file.read_bytes() for file in files}
 
 
 def write_corpus(folder: Path) -> None:
@@ -107,6 +142,16 @@ def write_corpus(folder: Path) -> None:
     torch.save({"state_dict": state, "epoch": 3}, folder / "zip.pt")
     torch.save([state, 1.5], folder / "legacy.pt", _use_new_zipfile_serialization=False)
     save_file(state, folder / "plain.safetensors")
+    made_of = {"path": "/photos/a.png", "bytes": 5, "modified_ns": 12345}
+    line = {"file": "a.png", "status": "converged", "out": "a.png", "bytes": 6, "sha256": "00", "input": made_of,
+            "settings": {"steps": 3}}  # fmt: skip
+    failed = {"file": "b.png", "status": "failed", "out": "b.png", "error": "no", "settings": {"steps": 3}}
+    (folder / "manifest.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps(failed)}\n")
+    job = {"origin": {"source": "none"}, "task_settings": {"name": "sr"}, "options": {"steps": 3}, "seed": 0,
+           "noise": None, "simulate": False, "bits": 8}  # fmt: skip
+    done = {"file": "no-such.png", "frame": 0, "out": "a.png", "job": job, "warm_start": False, "solver": "serial",
+            "file_sha256": "00", "out_sha256": "00", "tolerance": 0.5}  # fmt: skip
+    (folder / "run.json").write_text(json.dumps([done, {"file": "b.png", "error": "no"}], indent=2))
 
 
 INTERESTING = (

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from readers import READERS, attempt, mutate, write_corpus
+from readers import READERS, attempt, corpus_of, mutate
 
 
 def fuzz(name: str, inputs: int, kept: Path, seconds: float, limit: float) -> dict[str, object]:
@@ -28,8 +28,7 @@ def fuzz(name: str, inputs: int, kept: Path, seconds: float, limit: float) -> di
     started = time.process_time()
     slowest = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        write_corpus(Path(folder))
-        seeds = {seed: Path(folder, seed).read_bytes() for seed in READERS[name].seeds}
+        seeds = corpus_of(name)
         for number in range(inputs):
             if time.process_time() - started > seconds:
                 break
@@ -80,8 +79,9 @@ def main() -> None:
         print(json.dumps(fuzz(given.reader, given.inputs, given.out.parent, given.seconds, given.limit)))
         return
     results = {}
-    for name in READERS:
-        share = ["--inputs", str(given.inputs // len(READERS)), "--seconds", str(given.seconds / len(READERS))]
+    for number, name in enumerate(READERS):
+        inputs = (given.inputs + number) // len(READERS)
+        share = ["--inputs", str(inputs), "--seconds", str(given.seconds / len(READERS))]
         passed = ["--limit", str(given.limit), "--memory", str(given.memory), "--out", str(given.out), "--reader", name]
         done = subprocess.run([sys.executable, __file__, *share, *passed], stdout=subprocess.PIPE, env=os.environ)
         crashed = {"crashed": done.returncode}

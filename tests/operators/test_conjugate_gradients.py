@@ -101,3 +101,10 @@ def test_what_is_not_finite_stays_so():
 def test_settings_out_of_range(settings):
     with pytest.raises(OptionError):
         solve_normal_equations(Matrix(random(7, 24)), random(1, *SHAPE), **settings)
+
+
+def test_a_single_iteration_may_be_asked_for():
+    operator, b = Matrix(random(30, 24)), random(1, *SHAPE, seed=1)
+    x = solve_normal_equations(operator, b, 0.5, max_iterations=1)
+    torch.testing.assert_close(x * (b * b).sum(), b * (x * b).sum())  # one step, along b
+    assert (x * b).sum() > 0

@@ -34,6 +34,13 @@ def test_kernels_sum_to_one_and_are_point_symmetric(kernel, size):
     torch.testing.assert_close(kernel, kernel.flip(0, 1))
 
 
+def test_kernels_of_any_width_sum_to_one():
+    for kernel in (anisotropic_kernel(7, (3.0, 1.0)), gaussian_kernel(7, 0.5), motion_kernel(9, 33.0)):
+        assert kernel.sum().item() == pytest.approx(1)
+    torch.testing.assert_close(gaussian_kernel(), gaussian_kernel(5, 10.0))
+    assert not torch.allclose(gaussian_kernel(5, 10.0), gaussian_kernel(5, 9.0))
+
+
 def test_anisotropic_is_wide_where_sigma_is():
     kernel = anisotropic_kernel(9, (20.0, 1.0))
     assert kernel[0, 4] > 0.9 * kernel[4, 4] and kernel[4, 0] < 0.01 * kernel[4, 4]
@@ -56,6 +63,17 @@ def test_kernel_from_image_averages_normalises_and_pads():
     opaque = np.full_like(grey, 255)
     torch.testing.assert_close(kernel_from_image(np.stack([grey, grey, grey, opaque], axis=-1)), expected)
     torch.testing.assert_close(kernel_from_image(torch.from_numpy(grey).expand(3, 2, 2)), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_kernel_image_of_any_shape_and_channels(channels):
+    colours = np.array([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]]]).repeat(channels, -1)
+    if channels in (2, 4):
+        colours[..., -1] = np.arange(6).reshape(2, 3)  # opacity does not count
+    expected = torch.zeros(3, 3, dtype=torch.float64)
+    expected[:2] = torch.arange(1.0, 7.0, dtype=torch.float64).view(2, 3) / 21
+    torch.testing.assert_close(kernel_from_image(colours), expected)
+    assert kernel_from_image(np.ones((1, 1))).tolist() == [[1.0]]
 
 
 def test_kernel_errors():
@@ -97,6 +115,23 @@ def test_box_mask_hides_the_box():
     assert (box_mask(8, 12)[..., 2:6, 3:9] == 0).all()
     mask = box_mask(8, 12, (1, 2, 3, 4))
     assert (mask[..., 1:4, 2:6] == 0).all() and mask.sum() == 96 - 12
+
+
+def test_a_box_may_touch_every_edge():
+    for box in ((0, 0, 8, 7), (5, 6, 3, 2), (0, 0, 1, 8)):
+        mask = box_mask(8, 8, box)
+        assert mask.sum() == 64 - box[2] * box[3]
+        assert mask[0, 0, box[0], box[1]] == 0
+
+
+def test_masks_are_float32():
+    made = (
+        random_mask(4, 5, 0.5),
+        random_mask(4, 5, 0.5, torch.Generator().manual_seed(1)),
+        box_mask(4, 5),
+        text_mask(9, 9),
+    )
+    assert {mask.dtype for mask in made} == {torch.float32}
 
 
 def test_text_mask_writes_over_the_whole_image():

@@ -112,3 +112,12 @@ def test_operators_pass_through_and_are_fixed():
 def test_what_is_no_operator_is_refused(thing, shape, error, message):
     with pytest.raises(error, match=message):
         as_operator(thing, shape)
+
+
+def test_a_sparse_matrix_of_whole_numbers_is_one_of_numbers():
+    whole = np.arange(-3, 9).reshape(3, 4)
+    x = torch.linspace(0, 1, 4, dtype=torch.float64).view(1, 1, 2, 2)
+    for dtype in (np.int8, np.int64, np.float32):
+        operator = as_operator(scipy.sparse.csr_array(whole.astype(dtype)), (1, 2, 2))
+        torch.testing.assert_close(operator.forward(x)[0].flatten(), torch.from_numpy(whole * 1.0) @ x.flatten())
+        assert operator.adjoint(operator.forward(x)).dtype == torch.float64

@@ -62,3 +62,12 @@ def test_what_cannot_be_an_operator_is_refused_in_one_sentence():
         SoftMask(torch.zeros(8, 8))
     with pytest.raises(NonFiniteError, match="soft mask"):
         SoftMask(torch.full((8, 8), torch.inf))
+
+
+def test_a_soft_mask_of_every_channel_fits_images_of_as_many():
+    weights = torch.linspace(-1, 1, 48, dtype=torch.float64)
+    for shape in ((3, 4, 4), (1, 3, 4, 4)):
+        assert SoftMask(weights.view(shape)).at((3, 4, 4)).acts_per_channel is False
+        with pytest.raises(ShapeError, match="the image is"):
+            SoftMask(weights.view(shape)).at((2, 4, 4))
+    assert SoftMask(weights[:16].view(4, 4)).at((2, 4, 4)).acts_per_channel

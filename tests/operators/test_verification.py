@@ -17,6 +17,13 @@ def test_every_operator_passes(name):
     assert str(report).count("ok ") == 13
 
 
+def test_one_image_is_enough_and_the_same_seed_gives_the_same_words():
+    operator = all_operators()["deblur"]
+    assert check_operator(operator, SHAPE, images=1).ok
+    first, again, other = (str(check_operator(operator, SHAPE, seed=seed)) for seed in (3, 3, 4))
+    assert first == again != other
+
+
 def even(x):
     return x[..., ::2]
 

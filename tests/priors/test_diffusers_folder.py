@@ -77,6 +77,10 @@ def test_attention_names_of_old_diffusers(folder):
         ({"out_channels": 5}, "takes 3 channels and returns 5"),
         ({"class_embed_type": "timestep"}, "conditional on a timestep"),
         ({"block_out_channels": [7]}, "describes no UNet2DModel"),
+        ({"block_out_channels": [-8, 16]}, "describes no UNet2DModel"),
+        ({"block_out_channels": [80_000, 160_000]}, r"it has \d+ parameters; raise max_parameters above 4000000000"),
+        ({"block_out_channels": [8 * 10**17, 8]}, "describes no UNet2DModel"),
+        ({"layers_per_block": 100_000}, "it has 200000 residual blocks on the way down, more than 500"),
     ],
 )
 def test_networks_that_are_no_priors(folder, change, message):
@@ -84,6 +88,16 @@ def test_networks_that_are_no_priors(folder, change, message):
     (folder / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(UnsupportedCheckpointError, match=message):
         schedule_of(folder, beta_schedule="linear")
+
+
+def test_the_size_of_a_network_is_limited(folder):
+    schedule_of(folder, beta_schedule="linear")
+    size = sum(weight.numel() for weight in load_prior(folder).model.parameters())
+    assert load_prior(folder, max_parameters=size).channels == 3
+    with pytest.raises(UnsupportedCheckpointError, match=f"it has {size} parameters; raise max_parameters above"):
+        load_prior(folder, max_parameters=size - 1)
+    with pytest.raises(OptionError, match="max_parameters is 0; choose a whole number of at least 1"):
+        load_prior(folder, max_parameters=0)
 
 
 def test_the_weights_of_a_folder_stand_for_it(folder):

@@ -11,6 +11,7 @@ import typer
 
 from deqir.cli.console import FAILURE, err, folder_progress
 from deqir.cli.manner import Manner, planned, reporting
+from deqir.cli.termination import interrupts_wait
 from deqir.errors import OptionError
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ class FolderRun:
                 restored, failures, before = counts if self.timesteps else total(self.rank, counts)
             finally:
                 if self.stats is not None and self.rank.index == 0:
-                    write_records(self.stats, [*self._records(files), *failed])
+                    with interrupts_wait():
+                        write_records(self.stats, [*self._records(files), *failed])
         if self.rank.index == 0 and self.manner.counts:
             known = f", {before} were done before" if before else ""
             err.print(f"{restored} of {restored + failures + before} restored, {failures} failed{known}")

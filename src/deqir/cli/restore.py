@@ -41,6 +41,7 @@ from deqir.cli.options import (
     task_settings,
     timesteps_or_word,
 )
+from deqir.cli.termination import interrupts_wait
 from deqir.errors import DeqirError, OptionError
 from deqir.version import __version__
 
@@ -257,7 +258,8 @@ def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
         raise
     finally:
         if stats is not None and records:
-            write_records(stats, records)
+            with interrupts_wait():
+                write_records(stats, records)
     failures = sum("error" in record for record in records)
     if total > 1 and manner.counts:
         done = "could be restored" if manner.dry_run else "restored"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def read_checkpoint(file: Path) -> Any:
     try:
         if _is_safetensors(file):
             return load_file(file)
+        _refuse_packed(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -45,6 +47,15 @@ def _is_safetensors(file: Path) -> bool:
         return True
     with file.open("rb") as opened:
         return opened.read(9)[8:] == b"{"
+
+
+def _refuse_packed(file: Path) -> None:
+    """Raise ValueError for a zip whose parts are larger than the file itself: ``torch.save`` compresses nothing."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as parts:
+            size = sum(part.file_size for part in parts.infolist())
+        if size > file.stat().st_size:
+            raise ValueError(f"its parts unpack to {size} bytes, more than the file has; torch.save compresses nothing")
 
 
 def _reason(error: Exception) -> str:

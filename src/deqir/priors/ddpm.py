@@ -26,7 +26,7 @@ RESIDUAL = {
     "conv_shortcut": "nin_shortcut",
 }
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-TAKEN = ("image_size", "schedule", "diffusion_steps", "rescale_timesteps", "prediction", "ema")
+TAKEN = ("image_size", "schedule", "diffusion_steps", "rescale_timesteps", "prediction", "ema", "max_parameters")
 IMAGE_SIZES = {(1, 1, 2, 2, 4, 4): 256, (1, 2, 2, 2): 32, (1, 2, 2, 2, 4): 64}
 """The image size that a row of channel multipliers stands for: LSUN and CelebA-HQ, CIFAR-10, CelebA."""
 
@@ -53,7 +53,7 @@ def load_ddpm(state: State, options: CheckpointOptions, source: str, name: str) 
     options.refuse_others(TAKEN, f"the DDPM checkpoint {source}")
     layout = read_layout(state, source)
     schedule = options.chosen_schedule("linear", 1000)
-    model = build_network(_config(layout, options, len(schedule)), source)
+    model = build_network(_config(layout, options, len(schedule)), source, options.max_parameters)
 
     def adapt(target: str, tensor: Tensor) -> Tensor:
         return flattened(tensor, target)

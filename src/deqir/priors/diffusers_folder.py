@@ -25,7 +25,7 @@ OLD_ATTENTION_NAMES = {
     ".proj_attn.": ".to_out.0.",
 }
 """What diffusers called the projections until version 0.17; the published google/ddpm-* files still do."""
-TAKEN = ("schedule", "diffusion_steps", "prediction", "null_label", "image_size")
+TAKEN = ("schedule", "diffusion_steps", "prediction", "null_label", "image_size", "max_parameters")
 
 
 def load_diffusers_folder(
@@ -44,7 +44,8 @@ def load_diffusers_folder(
         )
     _refuse_latent_pipeline(folder)
     model_folder = folder / "unet" if (folder / "unet").is_dir() else folder
-    model = build_network(_checked_config(model_folder, options), str(model_folder / "config.json"))
+    config, source = _checked_config(model_folder, options), str(model_folder / "config.json")
+    model = build_network(config, source, options.max_parameters)
     load_weights(model, _with_current_names(_read_weights(model_folder)), str(model_folder))
     return _with_schedule(model, folder, name or folder.name, options)
 

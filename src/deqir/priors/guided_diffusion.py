@@ -32,6 +32,7 @@ ATTENTION = {"group_norm": "norm", "to_q": "qkv", "to_k": "qkv", "to_v": "qkv", 
 TAKEN = (
     "num_heads", "num_head_channels", "num_heads_upsample", "use_new_attention_order", "image_size", "schedule",
     "diffusion_steps", "rescale_timesteps", "prediction", "null_label", "ema",
+    "max_parameters",
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def load_guided_diffusion(state: State, options: CheckpointOptions, source: str,
     options.refuse_others(TAKEN, f"the guided-diffusion checkpoint {source}")
     layout = read_layout(state, source)
     settings = _settings(layout, options, source)
-    model = build_network(_config(layout, settings), source)
+    model = build_network(_config(layout, settings), source, options.max_parameters)
 
     def adapt(target: str, tensor: Tensor) -> Tensor:
         part = attention_part(target)

@@ -17,35 +17,55 @@ if TYPE_CHECKING:
 EXTRAS = "deqir"
 """The key of config.json with what ``UNet2DModel`` has no argument for."""
 
+DEEPEST = 500
+"""Residual blocks on the way down, at most; each costs memory before it has a single weight."""
+
 SHOWN = 5
 """Tensor names in an error message, at most."""
 
 
-def build_network(config: Mapping[str, Any], source: str) -> UNet2DModel:
+def build_network(config: Mapping[str, Any], source: str, max_parameters: int) -> UNet2DModel:
     """The network of ``config``, in evaluation mode and without gradients for its weights.
 
     ``config["deqir"]`` may hold ``attention_heads`` (heads of all attention layers below a module, by its path),
     ``stem_channels`` and ``timestep_channels`` (of the first convolution and of the sinusoidal embedding, where the
     first level has another number), ``timestep_scale`` (what the timestep is multiplied by) and ``null_label``.
 
-    Raises UnsupportedCheckpointError, naming ``source``.
+    Raises UnsupportedCheckpointError, naming ``source``, also for more than ``max_parameters`` weights.
     """
     from diffusers import UNet2DModel
 
     arguments = {key: value for key, value in config.items() if key != EXTRAS}
     extras = dict(config.get(EXTRAS) or {})
     try:
+        _refuse_huge(arguments, max_parameters)
         model = UNet2DModel.from_config(arguments)
         _set_timestep_embedding(model, extras)
         if "stem_channels" in extras:
             _set_stem(model, int(extras["stem_channels"]))
         for path, heads in extras.get("attention_heads", {}).items():
             _set_heads(model.get_submodule(path), heads)
-    except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
-        raise UnsupportedCheckpointError(f"{source} describes no UNet2DModel: {error}") from None
+    except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UnsupportedCheckpointError(f"{source} describes no UNet2DModel that can be built: {reason}") from None
     if extras:
         model.register_to_config(**{EXTRAS: extras})
     return model.eval().requires_grad_(False)
+
+
+def _refuse_huge(arguments: Mapping[str, Any], max_parameters: int) -> None:
+    """Raise ValueError for a network of more than ``max_parameters`` weights or ``DEEPEST`` blocks, unbuilt."""
+    from diffusers import UNet2DModel
+
+    blocks = int(arguments.get("layers_per_block", 2)) * len(arguments.get("block_out_channels", ()))
+    if blocks > DEEPEST:
+        raise ValueError(
+            f"it has {blocks} residual blocks on the way down, more than {DEEPEST}; check where it is from"
+        )
+    with torch.device("meta"):
+        count = sum(weight.numel() for weight in UNet2DModel.from_config(arguments).parameters())
+    if count > max_parameters:
+        raise ValueError(f"it has {count} parameters; raise max_parameters above {max_parameters} if you trust it")
 
 
 def _set_heads(module: torch.nn.Module, heads: int) -> None:

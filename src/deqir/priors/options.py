@@ -20,7 +20,8 @@ class CheckpointOptions:
     one of linear, scaled_linear, cosine, sigmoid, with ``diffusion_steps`` timesteps; ``rescale_timesteps``: whether
     the network sees timesteps scaled to 0..1000. ``prediction``: epsilon, sample or v_prediction. ``null_label``: the
     class that stands for no class. ``channels``: image channels, for a callable. ``ema``: whether averaged weights are
-    preferred where a file has both. Raises OptionError for a value that no checkpoint can have.
+    preferred where a file has both. ``max_parameters``: the largest network that is built for a file, whatever the file
+    says of itself. Raises OptionError for a value that no checkpoint can have.
     """
 
     num_heads: int | None = None
@@ -35,6 +36,7 @@ class CheckpointOptions:
     null_label: int | None = None
     channels: int | None = None
     ema: bool = True
+    max_parameters: int = 4_000_000_000
 
     def __post_init__(self) -> None:
         if isinstance(self.schedule, str):
@@ -48,6 +50,7 @@ class CheckpointOptions:
             "image_size",
             "diffusion_steps",
             "channels",
+            "max_parameters",
         ):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class Anderson(FixedPointSolver):
     them relative to the largest residual kept. Entries from before a state entered the window do not count. Raises
     OptionError where an option is out of its range.
     """
+
+    mixes: ClassVar[bool] = True
 
     history_size: int = 3
     damping: float = 1.0

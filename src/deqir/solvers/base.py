@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -85,6 +85,9 @@ class FixedPointSolver(ABC):
     the start, or with ``carry``, as published, take that of the last state which was inside.
     """
 
+    mixes: ClassVar[bool] = False
+    """Whether a proposal mixes several iterates."""
+
     max_sweeps: int | None = None
     window: int | None = None
     carry: bool = False
@@ -129,11 +132,12 @@ def solve(
     theirs, becomes final too. Once final, an entry is never touched again; the first entry after the final prefix
     always takes F(X) unmixed, which is exact. Raises ShapeError where ``start`` and ``tolerances`` do not fit.
     """
-    if start.ndim < 2 or tolerances.shape != start.shape[:1]:
+    if start.ndim < 3 or tolerances.shape != start.shape[:1]:
         raise ShapeError(
-            f"start {tuple(start.shape)} and tolerances {tuple(tolerances.shape)} must share S, their length"
+            f"start {tuple(start.shape)} and tolerances {tuple(tolerances.shape)} do not fit; "
+            "give states of shape (S, B, ...) with values behind the two axes, and S tolerances"
         )
-    loop = _Loop(start, tolerances, solver.window or len(start), extrapolate, horizon)
+    loop = _Loop(start, tolerances, solver.window or len(start), solver.mixes, extrapolate, horizon)
     memory = solver.init(start)
     limit = min(len(start), solver.max_sweeps or len(start))
     while loop.sweep < limit and not loop.done:
@@ -156,10 +160,12 @@ class _Loop:
         start: Tensor,
         tolerances: Tensor,
         window: int,
+        mixed: bool,
         extrapolate: bool,
         horizon: Callable[[Tensor], Tensor] | None,
     ):
-        self.states, self.window, self.extrapolate, self.horizon = start, window, extrapolate, horizon
+        self.states, self.window, self.mixed = start, window, mixed
+        self.extrapolate, self.horizon = extrapolate, horizon
         self.length, self.batch = start.shape[:2]
         exact = finest_dtype(start.device)
         self.tolerances = tolerances.to(start.device, exact).view(-1, 1)
@@ -246,7 +252,7 @@ class _Loop:
         """Estimate the error of the last state; end the solve of images where it is within its tolerance."""
         follows = reached | (self.horizon is not None)
         self.lasts.append(torch.where(follows & self.extrapolate, norms[-1], torch.inf))
-        estimated = estimate_error(self.lasts, norms.amax(0))
+        estimated = estimate_error(self.lasts, norms.amax(0), self.mixed)
         complete = self.prefix >= self.length
         known = torch.where(complete & ~estimated.isfinite(), norms[-1], estimated)
         known = torch.where(self.sweeps == self.length, 0.0, known)

@@ -13,15 +13,19 @@ SLOWEST = 0.85
 ELSEWHERE = 0.1
 """The share of the largest residual of any state that is taken to reach the last one still."""
 
+ELSEWHERE_MIXED = 0.5
+"""The same where iterates are mixed: that can make the last residual vanish by chance while other states move."""
 
-def estimate_error(residuals: Sequence[Tensor], largest: Tensor) -> Tensor:
+
+def estimate_error(residuals: Sequence[Tensor], largest: Tensor, mixed: bool = False) -> Tensor:
     """The estimated root mean square error of the last state after the newest sweep, (B,).
 
     ``residuals`` are the root mean square residuals (B,) of the last state after every sweep, ``largest`` (B,) the
     newest largest of any state. The first residual tells of the start and is left out. A residual r that shrinks by a
     factor q per sweep leaves an error of r q / (1 - q); q is the larger of the last two factors, at most ``SLOWEST``,
-    and less than r is never promised. Infinite before the third sweep and where a residual is not finite.
-    ``benchmarks/solvers.py`` counts how often the estimate holds.
+    and less than r is never promised, nor less than a share of ``largest``, a larger one for solvers that mix their
+    iterates (``mixed``). Infinite before the third sweep and where a residual is not finite. ``benchmarks/solvers.py``
+    and ``benchmarks/stopping.py`` count how often the estimate holds.
     """
     if len(residuals) < 3:
         return torch.full_like(largest, torch.inf)
@@ -29,5 +33,5 @@ def estimate_error(residuals: Sequence[Tensor], largest: Tensor) -> Tensor:
     factors = newest[1:] / newest[:-1].clamp(min=torch.finfo(newest.dtype).tiny)
     slowest = factors.amax(0).clamp(max=SLOWEST)
     error = newest[-1] * (slowest / (1 - slowest)).clamp(min=1)
-    error = torch.maximum(error, ELSEWHERE * largest)
+    error = torch.maximum(error, (ELSEWHERE_MIXED if mixed else ELSEWHERE) * largest)
     return torch.where(error.isfinite() & newest.isfinite().all(0), error, torch.inf)
