@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from deqir.cli.console import out, progress_line, restored_line
@@ -14,14 +15,19 @@ if TYPE_CHECKING:
 
     from deqir.items import Item
     from deqir.jobs import Finished, Record, RestoreJob, WarmStart
+    from deqir.report import Overlays
     from deqir.results import Progress
 
 
 @dataclass(frozen=True)
 class Manner:
-    """What is written beside the results and what is said; ``dry_run`` writes nothing, ``as_json`` says records."""
+    """What is written beside the results and what is said.
 
-    report: bool
+    ``report``: what a report shows over its pictures, None: no report. ``dry_run`` writes nothing, ``as_json`` says
+    records.
+    """
+
+    report: Overlays | None
     dry_run: bool
     quiet: bool
     as_json: bool
@@ -32,7 +38,8 @@ class Manner:
             record = _planned(job, item)
         else:
             with nullcontext(_silent) if self.quiet or self.as_json else progress_line(item.file.name) as line:
-                record = (_reported if self.report else _restored)(job, item, warm, line)
+                how = _restored if self.report is None else partial(_reported, self.report)
+                record = how(job, item, warm, line)
         if self.as_json:
             out.print(json.dumps(record, allow_nan=False))
         elif not self.quiet:
@@ -42,7 +49,7 @@ class Manner:
     @property
     def special(self) -> bool:
         """Whether items are worked through one by one even in a folder, without a manifest."""
-        return self.report or self.dry_run or self.quiet or self.as_json
+        return self.report is not None or self.dry_run or self.quiet or self.as_json
 
     @property
     def counts(self) -> bool:
@@ -58,12 +65,14 @@ def _restored(job: RestoreJob, item: Item, warm: WarmStart | None, line: Callabl
     return job.run(item.file, item.target, line, item.frame, warm)
 
 
-def _reported(job: RestoreJob, item: Item, warm: WarmStart | None, line: Callable[[Progress], None]) -> Record:
+def _reported(
+    overlays: Overlays, job: RestoreJob, item: Item, warm: WarmStart | None, line: Callable[[Progress], None]
+) -> Record:
     """Restore one item and write its report beside the result."""
     from deqir.jobs import make_folder, refuse_existing
     from deqir.report import Recorder, report_folder, write_report, write_run
 
-    folder, recorder = report_folder(item.target), Recorder()
+    folder, recorder = report_folder(item.target), Recorder(overlays)
     refuse_existing(folder, job.overwrite)
 
     def watch(progress: Progress) -> None:
