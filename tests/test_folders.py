@@ -58,8 +58,7 @@ def test_a_folder_gets_one_line_an_image_and_survives_bad_files(restore, tmp_pat
     assert all(record["solver_reason"].startswith("auto: ") for record in records.values())
     assert len(out.splitlines()) == 7
     assert [record["out"] for record in json.loads((tmp_path / "s.json").read_text())] == [
-        *sorted(records),
-        "words.png",
+        str(tmp_path / "out" / name) for name in [*sorted(records), "words.png"]
     ]
 
 
@@ -106,9 +105,57 @@ def test_a_second_run_does_nothing_but_what_changed(restore, photos, tmp_path, m
     assert read_image(tmp_path / "out" / "2.png").shape == (3, 8, 8)
     assert {line["out"] for line in lines(tmp_path / "out")[before:]} == {"1.png", "2.png", "new.png", "words.png"}
     (photos / "words.jpg").unlink()
-    monkeypatch.setattr("deqir.jobs.read_observation", None)
+    monkeypatch.setattr("deqir.problems.read_observation", None)
     code, out, err = restore("out", "--together", "4")
     assert (code, out) == (0, "") and "0 of 8 restored, 0 failed, 8 were done before" in err
+
+
+def test_the_manner_changes_what_is_said_and_not_what_is_kept(restore, tmp_path):
+    restore("plain", "--together", "4")
+    code, out, err = restore("quiet", "--together", "4", "--quiet")
+    assert (code, out) == (1, "") and len(err.splitlines()) == 1
+    code, out, err = restore("said", "--together", "4", "--json")
+    assert code == 1 and len(err.splitlines()) == 1
+    assert [json.loads(line)["out"] for line in out.splitlines()] == [line["out"] for line in lines(tmp_path / "said")
+                                                                      if "error" not in line]  # fmt: skip
+    assert contents(tmp_path / "plain") == contents(tmp_path / "quiet") == contents(tmp_path / "said")
+    assert "7 were done before" in restore("said", "--together", "4")[2]
+
+
+def test_a_plan_for_a_folder_knows_what_is_done_and_writes_nothing(restore, tmp_path):
+    code, out, err = restore("out", "--dry-run")
+    assert code == 1 and "7 would be restored, 1 could not be, 0 are done" in err
+    assert len(out.splitlines()) == 7 and not (tmp_path / "out").exists()
+    restore()
+    (tmp_path / "out" / "1.png").unlink()
+    before = contents(tmp_path / "out"), lines(tmp_path / "out")
+    code, out, err = restore("out", "--dry-run")
+    assert code == 1 and "1 would be restored, 1 could not be, 6 are done" in err
+    assert out.startswith(str(tmp_path / "in" / "1.png"))
+    assert (contents(tmp_path / "out"), lines(tmp_path / "out")) == before
+
+
+def test_reports_of_a_folder_are_kept_by_the_manifest_too(restore, tmp_path):
+    code, _, err = restore("out", "--steps", "3", "--report", "--solver", "preconditioned")
+    assert code == 1 and "7 of 8 restored, 1 failed" in err
+    reports = sorted((tmp_path / "out").glob("*/run.json"))
+    assert len(reports) == 7
+    assert json.loads(reports[0].read_text())["settings"]["sweeps"] >= 1
+    assert [line["batch"] for line in lines(tmp_path / "out") if "batch" in line] == [1] * 7
+    again = restore("out", "--steps", "3", "--report", "--solver", "preconditioned")
+    assert "0 of 8 restored, 1 failed, 7 were done before" in again[2]
+
+
+def test_a_folder_of_results_can_be_verified(restore, deqir, tmp_path):
+    restore("out", "--together", "1", "--stats", tmp_path / "s.json")
+    for recorded in (tmp_path / "out", tmp_path / "out" / "manifest.jsonl", tmp_path / "s.json"):
+        code, out, err = deqir("verify", recorded)
+        assert code == 0, err
+        assert "8 records: 7 identical, 0 equal within the tolerance, 0 different, 1 not repeated" in err
+    manifest = tmp_path / "out" / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
+    code, out, err = deqir("verify", tmp_path / "out")
+    assert code == 1 and "7 different" in err and out.count("different: by") == 7
 
 
 def test_other_settings_need_another_folder_or_overwrite(restore, photos, tmp_path):

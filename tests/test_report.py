@@ -14,7 +14,8 @@ from conftest import SmoothDenoiser, causal_map
 from deqir import operators
 from deqir.cli import main
 from deqir.images import read_image, write_image
-from deqir.jobs import Finished, Problem
+from deqir.jobs import Finished
+from deqir.problems import Problem
 from deqir.report import Recorder, read_run, write_run
 from deqir.report.figures import LIGHT, convergence_picture, difference_picture, film_picture
 from deqir.restoration import Restorer
@@ -272,14 +273,34 @@ def test_overlays_that_do_not_fit_end_in_one_sentence_and_no_result(deqir, photo
     assert not (tmp_path / "o" / "photo.png").exists()
 
 
-def test_a_restored_folder_has_no_report_and_the_reason_is_one_sentence(deqir, photo, tmp_path):
+@pytest.fixture
+def photos(photo, tmp_path):
     (tmp_path / "photos").mkdir()
-    photo.rename(tmp_path / "photos" / "photo.png")
-    assert deqir("restore", tmp_path / "photos", "--out", tmp_path / "o")[0] == 0
+    for name in ("a", "b"):
+        (tmp_path / "photos" / f"{name}.png").write_bytes(photo.read_bytes())
+    return tmp_path / "photos"
+
+
+def test_a_folder_restored_without_reports_has_none_and_the_reason_is_one_sentence(deqir, photos, tmp_path):
+    assert deqir("restore", photos, "--out", tmp_path / "o")[0] == 0
     for path in (tmp_path / "o", tmp_path / "o" / "manifest.jsonl"):
         code, _, err = deqir("report", path)
-        assert code == 1 and "keeps figures and no pictures of the solves; restore with --report" in err
+        assert code == 1 and "keeps no pictures of the solves; restore with --report" in err
         assert err.startswith("deqir: ") and err.count("\n") == 1
+
+
+def test_all_reports_of_a_restored_folder_are_drawn_again(deqir, photos, tmp_path):
+    out = tmp_path / "o"
+    assert deqir("restore", photos, "--report-uncertainty", "2", "--out", out)[0] == 0
+    pages = [out / f"{name}-report" / "report.html" for name in ("a", "b")]
+    for path in (out, out / "manifest.jsonl"):
+        for page in pages:
+            page.unlink()
+        code, said, err = deqir("report", path)
+        assert code == 0, err
+        assert said.count(" -> ") == 2 and all("over 2 seeds" in page.read_text() for page in pages)
+    code, _, err = deqir("report", out, "--out", tmp_path / "one")
+    assert code == 2 and "2 are given" in err
 
 
 def test_a_serial_chain_has_a_report_without_a_heat_map(deqir, photo, tmp_path):

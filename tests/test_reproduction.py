@@ -134,3 +134,38 @@ def test_golden_results_of_the_built_in_prior(name):
     image = result.image[0]
     found = [*image.mean((1, 2)), *image.std((1, 2)), *image[:, 3, 5], *image[:, 10, 12]]
     torch.testing.assert_close(torch.stack(found), torch.tensor(GOLDEN[name]), rtol=0, atol=2e-3)
+
+
+COMMANDS = {
+    "optimize": ("--task", "inpaint", "--simulate", "--variation", "1", "--iterations", "2", "--solver", "serial"),
+    "invert": ("--steps", "5"),
+    "explain": ("--task", "sr", "--scale", "2", "--region", "0,0,3,3", "--probes", "2", "--seeds", "2",
+                "--solver", "serial"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_other_commands_are_repeated_from_their_records(deqir, photo, tmp_path, command):
+    code, _, err = deqir(command, photo, *COMMANDS[command], "--out", tmp_path / "o")
+    assert code == 0, err
+    record = tmp_path / "o" / f"{photo.stem}.json"
+    before = {path.name: path.read_bytes() for path in record.parent.iterdir()}
+    code, out, err = deqir("verify", record)
+    assert (code, out.strip()) == (0, f"{photo}: identical"), err
+    assert len(err.splitlines()) == 1
+    assert {path.name: path.read_bytes() for path in record.parent.iterdir()} == before
+    changed_record = json.loads(record.read_text())
+    changed_record["command"]["options"]["steps"] = 4
+    record.write_text(json.dumps(changed_record))
+    code, out, _ = deqir("verify", record)
+    assert code == 1 and "different: by" in out
+    Image.new("RGB", (9, 9)).save(photo)
+    code, out, _ = deqir("verify", record)
+    assert code == 1 and "not repeated: the file was changed since" in out
+
+
+def test_settings_of_the_page_are_sent_to_restore(deqir, tmp_path):
+    saved = tmp_path / "settings.json"
+    saved.write_text(json.dumps({"settings": {}, "result": {"status": "converged"}}))
+    code, _, err = deqir("verify", saved)
+    assert code == 1 and f"use deqir restore PHOTO --config {saved}" in sentence(err)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from deqir.errors import DeqirError
 from deqir.images import read_image, write_image
-from deqir.jobs import make_folder, write_records
 from deqir.metrics import psnr, ssim
+from deqir.outputs import make_folder, write_records
 from deqir.priors import Denoiser, load_prior
 from deqir.restoration import Restorer
 from deqir.sheet import Picture, draw_sheet

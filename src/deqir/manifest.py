@@ -117,6 +117,14 @@ def read_records(folder: Path) -> dict[str, Record]:
     return found
 
 
+def whole(folder: Path, line: Record) -> Record:
+    """``line`` of a manifest in ``folder`` as a record that stands alone: with the path and the hash of its files."""
+    record = {**line, "out": str(folder / line["out"])}
+    if "input" in line and "sha256" in line:
+        record |= {"out_sha256": line["sha256"], "file_sha256": line["input"].get("sha256")}
+    return record
+
+
 def identity(source: Path) -> dict[str, Any]:
     """What tells one version of a file from another: path, size, time of change. Raises ImageReadError without one."""
     status = existing_file(source).stat()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from deqir.initialization import (
     WeightedLosses,
 )
 from deqir.inversion import Inversion, generate, interpolate, invert, refine
-from deqir.jobs import Problem, Record, RestoreJob, finite_or_none, refuse_existing, refuse_huge, scores
+from deqir.jobs import RestoreJob
 from deqir.losses import (
     Distance,
     Gaussianity,
@@ -33,7 +33,10 @@ from deqir.losses import (
     Sharpness,
     TotalVariation,
 )
+from deqir.outputs import Record, file_hash, refuse_existing, refuse_huge
 from deqir.overlays import outlined
+from deqir.problems import Problem
+from deqir.records import finite_or_none, scores
 from deqir.restoration import Restorer, resolve_device
 from deqir.sensitivity import Region, explain, uncertainty
 from deqir.sheet import Picture, draw_sheet
@@ -117,11 +120,15 @@ class Aims:
 
 @dataclass(frozen=True)
 class OptimizeJob:
-    """Optimises the initial noise of one file at a time; ``options`` are those of ``NoiseOptimizer``."""
+    """Optimises the initial noise of one file at a time; ``options`` are those of ``NoiseOptimizer``.
+
+    ``about`` is added to every record, as in the other jobs of this module.
+    """
 
     job: RestoreJob
     aims: Aims
     options: dict[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def run(
         self, file: Path, folder: Path, resume: bool = False, progress: Callable[[Iteration], None] | None = None
@@ -152,9 +159,8 @@ class OptimizeJob:
         write_state(saved, found.state)
         if frames:
             write_image(strip, film_strip(frames, found))
-        record = self._record(file, problem, restorer, found)
-        write_record(record_file, record)
-        return record
+        record = {**self._record(file, problem, restorer, found), **self.about}
+        return write_record(record_file, record, file, (target, strip, saved))
 
     def _record(self, file: Path, problem: Problem, restorer: Restorer, found: OptimizedRestoration) -> Record:
         losses = [finite_or_none(float(value)) for value in found.losses[:, 0]]
@@ -201,6 +207,7 @@ class InvertJob:
     max_sweeps: int = 40
     overwrite: bool = False
     refinements: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, file: Path, folder: Path, progress: Callable[[int, Tensor], None] | None = None) -> Record:
         """Write the noise, the image made of it and a record into ``folder``; return the record. Raises DeqirError."""
@@ -220,11 +227,11 @@ class InvertJob:
             "nfe": found.nfe[0],
             "defects": [float(value) for value in found.defects[:, 0]],
             "refinements": self.refinements,
+            "tolerance": self.tolerance,
             "noise_std": float(found.noise.std()),
             "version": __version__,
         }
-        write_record(paths[2], record)
-        return record
+        return write_record(paths[2], {**record, **self.about}, file, paths[:2])
 
     def invert(self, file: Path, progress: Callable[[int, Tensor], None] | None = None) -> Inversion:
         """The inversion of one file; a grey photo is taken as three equal channels where the prior has them."""
@@ -259,6 +266,7 @@ class ExplainJob:
     region: Region
     probes: int = 8
     seeds: int = 8
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, file: Path, folder: Path) -> Record:
         """Write the maps as overlays, their numbers and a record into ``folder``; return the record. Raises DeqirError.
@@ -294,8 +302,7 @@ class ExplainJob:
             "strongest_observed": float(decided.max()),
             "strongest_noise": float(noise.max()),
         }
-        write_record(paths[5], record)
-        return record
+        return write_record(paths[5], {**record, **self.about}, file, paths[:5])
 
 
 def restorer_for(job: RestoreJob, problem: Problem) -> Restorer:
@@ -314,6 +321,7 @@ def base_record(file: Path, problem: Problem, restorer: Restorer, job: RestoreJo
         "noise": problem.noise,
         "spacing": restorer.spacing,
         "solver": str(restorer.solver),
+        "tolerance": restorer.tolerance,
         "seed": job.seed,
         "prior": job.prior.name,
         "device": str(resolve_device(restorer.device)),
@@ -321,9 +329,12 @@ def base_record(file: Path, problem: Problem, restorer: Restorer, job: RestoreJo
     }
 
 
-def write_record(path: Path, record: Record) -> None:
-    """Write one record as JSON, whole or not at all."""
+def write_record(path: Path, record: Record, file: Path, outputs: Sequence[Path]) -> Record:
+    """Write ``record`` as JSON, whole or not at all, with the hashes of ``file`` and of ``outputs``; return it so."""
+    hashes = {output.name: file_hash(output) for output in outputs if output.exists()}
+    record = {**record, "file_sha256": file_hash(file), "outputs": hashes}
     atomic_write(path, (json.dumps(record, indent=2, allow_nan=False, default=str) + "\n").encode())
+    return record
 
 
 def write_state(path: Path, state: OptimizationState) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,9 +19,13 @@ from deqir.batching import default_max_batch
 from deqir.errors import DeqirError, RankError
 from deqir.images import encode_image
 from deqir.items import Item, frames, targets
-from deqir.jobs import Problem, Record, RestoreJob, failure, refuse_existing, refuse_huge, untouched, write_mask
+from deqir.jobs import Finished, RestoreJob, write_mask
 from deqir.manifest import Manifest, identity
+from deqir.outputs import Record, file_hash, refuse_existing, refuse_huge
+from deqir.problems import Problem
+from deqir.records import failure, untouched
 from deqir.restoration import resolve_device
+from deqir.results import Progress
 
 BLOCKS = 32
 """A folder is cut into at least as many blocks, where it has the files, so that processes get equal shares."""
@@ -33,6 +37,7 @@ WRITES_AHEAD = 2
 """Batches that may wait to be written."""
 
 Thing = TypeVar("Thing")
+Watch = Callable[[Item], tuple[Callable[[Progress], None], Callable[[Finished], None]]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ class Pipeline:
     Files are taken in blocks of neighbours, and within a block those of one task, size and noise level are restored
     together: at most ``together`` (None: by their number and size). ``share`` (rank, ranks): every ranks-th block is
     this process's. ``about`` is added to every record. Batches depend on the list of files alone, not on what is done
-    already or on the processes, so an interrupted run ends with the bytes of an undisturbed one.
+    already or on the processes, so an interrupted run ends with the bytes of an undisturbed one. With ``watch`` every
+    image is restored alone: it gives for an item what hears of its progress and what sees all that came out.
     """
 
     job: RestoreJob
@@ -79,6 +85,7 @@ class Pipeline:
     together: int | None = None
     share: tuple[int, int] = (0, 1)
     about: Mapping[str, Any] = field(default_factory=dict)
+    watch: Watch | None = None
 
     def blocks(self, files: Sequence[Path]) -> list[list[tuple[Path, Path]]]:
         """This process's blocks of ``files`` and the targets of each."""
@@ -136,7 +143,7 @@ class Pipeline:
             refuse_existing(item.target, True, item.file)
             if not done:
                 self.manifest.refuse_foreign(item.target, item.file)
-            source = identity(item.file)
+            source = {**identity(item.file), "sha256": file_hash(item.file)}
             problem = self.job.problem(item.file, item.frame)
             refuse_huge(problem.shape, item.file)
         except Exception as error:
@@ -145,6 +152,8 @@ class Pipeline:
 
     def _limit(self, problem: Problem) -> int:
         """How many images of this size are restored together."""
+        if self.watch is not None:
+            return 1
         like = torch.empty(1, device=resolve_device(self.job.options.get("device"))).expand(1, *problem.shape)
         return min(default_max_batch(like), self.together or LARGEST_BLOCK)
 
@@ -158,8 +167,9 @@ class Pipeline:
         if problems[0].leave_alone:
             pairs = zip(batch, problems, strict=True)
             return [Restored(one, untouched(one.item.file, problem), problem.y[0]) for one, problem in pairs]
+        progress, keep = (None, None) if self.watch is None else self.watch(batch[0].item)
         try:
-            restorer, result = self.job.restored(problems)
+            restorer, result = self.job.restored(problems, progress)
         except RankError:
             raise
         except Exception as error:
@@ -170,6 +180,8 @@ class Pipeline:
         for index, (loaded, problem) in enumerate(zip(batch, problems, strict=True)):
             try:
                 record = self.job.record(loaded.item.file, problem, restorer, result, index)
+                if keep is not None:
+                    keep(Finished(problem, restorer, result, record))
                 made.append(Restored(loaded, {**record, "batch": len(batch)}, images[index]))
             except DeqirError as error:
                 made.append(_failed(loaded, error))
@@ -186,6 +198,7 @@ class Pipeline:
         try:
             data = encode_image(item.target, made.image, self.job.bits, attachments=problem.attachments)
             about = {"frame": item.frame, "warm_start": False, **self.about, **write_mask(item.target, problem)}
+            about["job"] = self.job.settings()
             return self.manifest.publish(item.target, data, made.loaded.source, {**record, **about})
         except Exception as error:
             return self.manifest.note_failure(item.target, failure(item.file, error))

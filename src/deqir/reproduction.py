@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from deqir import manifest
 from deqir.errors import DeqirError, RecordReadError
 from deqir.images import read_image
-from deqir.jobs import Record, RestoreJob, file_hash
+from deqir.jobs import RestoreJob
+from deqir.outputs import Record, file_hash
 from deqir.priors import Denoiser, load_prior
+
+Again = Callable[[Record, Path], None]
 
 
 class Outcome(str, Enum):
@@ -34,64 +39,117 @@ class Verdict:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records in a file of ``deqir restore --stats``. Raises RecordReadError where it holds none."""
+    """The records in a file of ``deqir restore --stats``, or in the manifests of a folder of results.
+
+    Raises RecordReadError where there are none.
+    """
+    if path.is_dir() or path.suffix == ".jsonl":
+        return _manifest_records(path)
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RecordReadError(f"{path} is not readable JSON ({type(error).__name__}); give a file of --stats") from None
+    if isinstance(records, dict) and "result" in records:
+        raise RecordReadError(
+            f"{path} is of the web page, which keeps no photo; use deqir restore PHOTO --config {path}"
+        )
+    if isinstance(records, dict) and {"command", "status"} & records.keys():
+        records = [{**records, "out_dir": str(path.parent)}] if "command" in records else [records]
     if not (isinstance(records, list) and records and all(isinstance(record, dict) for record in records)):
         raise RecordReadError(f"{path} holds no records of restorations; give a file of deqir restore --stats")
     return records
 
 
-def verify_record(record: Record, grey_levels: float = 1.0) -> Verdict:
+def _manifest_records(path: Path) -> list[Record]:
+    """The records in the manifests of a folder of results, given as the folder or as one of them."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        records = [manifest.whole(folder, line) for line in manifest.read_records(folder).values()]
+    except OSError as error:
+        raise RecordReadError(f"{path} cannot be read ({error.strerror}); check the path") from None
+    if not records:
+        raise RecordReadError(f"{folder} holds no manifest with records; give a folder of results of deqir restore")
+    return records
+
+
+def verify_record(record: Record, grey_levels: float = 1.0, run_again: Again | None = None) -> Verdict:
     """Restore the file of ``record`` again, with the solver that was chosen then, and compare the results.
 
     Files of the same bytes are identical. Others are equal where no value differs by more than ``grey_levels``, plus,
     for a parallel solver, its own tolerance; that needs the recorded result, unchanged. Nothing of the record's own
-    files is written to.
+    files is written to. ``run_again(record, folder)`` makes the files of another command's record again in ``folder``.
     """
     file = str(record.get("file"))
     try:
-        return _repeated(record, file, grey_levels)
+        reason = _obstacle(record)
+        if reason is not None:
+            return Verdict(file, Outcome.NOT_REPEATED, reason)
+        with TemporaryDirectory() as folder:
+            if "command" not in record:
+                return _compared(record, grey_levels, *_restored(record, Path(folder)))
+            if run_again is None:
+                return Verdict(file, Outcome.NOT_REPEATED, f"it is of another command, {record['command']['name']}")
+            run_again(record, Path(folder))
+            made = {Path(folder, name): Path(record["out_dir"], name) for name in record["outputs"]}
+            return _compared(record, grey_levels, made, dict(zip(made, record["outputs"].values(), strict=True)))
     except (KeyError, TypeError, AttributeError) as error:
         return Verdict(file, Outcome.NOT_REPEATED, f"the record is not complete or damaged ({error})")
     except DeqirError as error:
         return Verdict(file, Outcome.NOT_REPEATED, str(error))
 
 
-def _repeated(record: Record, file: str, grey_levels: float) -> Verdict:
-    reason = _obstacle(record)
-    if reason is not None:
-        return Verdict(file, Outcome.NOT_REPEATED, reason)
+def _restored(record: Record, folder: Path) -> tuple[dict[Path, Path], dict[Path, str]]:
+    """The restoration of ``record`` made again in ``folder``: which file compares with which, of which hash."""
     settings, recorded = record["job"], Path(record["out"])
     options = {**settings["options"], "solver": record["solver"]}
     given = {name: settings[name] for name in ("seed", "noise", "simulate", "bits")}
-    prior = _prior(json.dumps(settings["origin"]))
-    job = RestoreJob(prior, settings["task_settings"], options, **given)
-    with TemporaryDirectory() as folder:
-        again = Path(folder, f"again{recorded.suffix}")
-        job.run(Path(file), again, frame=record["frame"])
-        if file_hash(again) == record["out_sha256"]:
-            return Verdict(file, Outcome.IDENTICAL)
-        if not recorded.is_file() or file_hash(recorded) != record["out_sha256"]:
+    job = RestoreJob(_prior(json.dumps(settings["origin"])), settings["task_settings"], options, **given)
+    again = folder / f"again{recorded.suffix}"
+    job.run(Path(record["file"]), again, frame=record["frame"])
+    return {again: recorded}, {again: record["out_sha256"]}
+
+
+def _compared(record: Record, grey_levels: float, made: dict[Path, Path], hashes: dict[Path, str]) -> Verdict:
+    """How the files that were made again compare with those recorded, which had these ``hashes``."""
+    file, off = record["file"], 0.0
+    differing = [(again, recorded) for again, recorded in made.items() if file_hash(again) != hashes[again]]
+    if not differing:
+        return Verdict(file, Outcome.IDENTICAL)
+    for again, recorded in differing:
+        if not recorded.is_file() or file_hash(recorded) != hashes[again]:
             return Verdict(file, Outcome.DIFFERENT, f"and {recorded} is gone or was changed, so not known by how much")
-        off = 255 * float((read_image(again) - read_image(recorded)).abs().max())
-    allowed = grey_levels + (0.0 if record["solver"] == "serial" else record["tolerance"])
-    outcome = Outcome.EQUAL if off <= allowed else Outcome.DIFFERENT
-    return Verdict(file, outcome, f"by {off:.2f} grey levels at most")
+        off = max(off, _distance(again, recorded))
+    allowed = grey_levels + (0.0 if record.get("solver") == "serial" else record["tolerance"])
+    return Verdict(file, Outcome.EQUAL if off <= allowed else Outcome.DIFFERENT, f"by {off:.2f} grey levels at most")
+
+
+def _distance(again: Path, recorded: Path) -> float:
+    """The largest difference of two pictures, or of the tensors in two files, the largest of which counts as white."""
+    if recorded.suffix != ".safetensors":
+        return 255 * float((read_image(again) - read_image(recorded)).abs().max())
+    from safetensors.torch import load_file
+
+    new, old = load_file(again), load_file(recorded)
+    if {name: value.shape for name, value in new.items()} != {name: value.shape for name, value in old.items()}:
+        return float("inf")
+    scales = {name: max(float(value.abs().max()), 1e-12) for name, value in old.items()}
+    return max(255 * float((new[name] - old[name]).abs().max()) / scales[name] for name in old)
 
 
 def _obstacle(record: Record) -> str | None:
     """Why ``record`` cannot be repeated, if that is known without trying."""
     if "error" in record:
         return "it failed when it was recorded"
+    if record.get("stopped") == "interrupted" or record.get("command", {}).get("options", {}).get("resume"):
+        return "it was interrupted, or went on from an earlier run"
+    if file_hash(Path(record["file"])) != record["file_sha256"]:
+        return "the file was changed since"
+    if "command" in record:
+        return None
     if record["job"] is None:
         return "the record does not say where its prior came from"
     if record["warm_start"]:
         return "it began from the frame before it in a sequence"
-    if file_hash(Path(record["file"])) != record["file_sha256"]:
-        return "the file was changed since"
     return None
 
 

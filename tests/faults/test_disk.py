@@ -13,8 +13,8 @@ import torch
 from conftest import sentence, tiny_unet
 from deqir.errors import DeqirError, OutputError
 from deqir.images import read_image, write_image
-from deqir.jobs import write_records
 from deqir.observations import Observation, write_observation
+from deqir.outputs import write_records
 from deqir.priors import DiffusersDenoiser, load_prior, save_prior
 from deqir.schedule import NoiseSchedule
 

@@ -12,7 +12,7 @@ from zlib import crc32
 from deqir.benchmark.dataset import Preparation
 from deqir.consistency import RuleName
 from deqir.errors import OptionError
-from deqir.jobs import checked_noise
+from deqir.problems import checked_noise
 from deqir.restoration import SolverName
 from deqir.schedule import Spacing
 from deqir.tasks import TASKS, Task

@@ -20,9 +20,10 @@ from deqir.benchmark.journal import Journal, Record
 from deqir.benchmark.scores import Scores
 from deqir.errors import DeqirError
 from deqir.images import read_image, write_image
-from deqir.jobs import make_folder, noisy, truth_shape
 from deqir.operators import LinearOperator
+from deqir.outputs import make_folder
 from deqir.priors import Denoiser, load_prior
+from deqir.problems import noisy, truth_shape
 from deqir.restoration import Restorer, resolve_device
 from deqir.results import Progress
 from deqir.solvers import Status

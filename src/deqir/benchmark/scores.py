@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from deqir.errors import NonFiniteError, ShapeError
-from deqir.jobs import finite_or_none
 from deqir.metrics import psnr, ssim
+from deqir.records import finite_or_none
 
 LpipsNetwork = Literal["alex", "vgg", "squeeze"]
 LPIPS_SIDE = 64

@@ -53,7 +53,8 @@ def degrade(
 ) -> None:
     """Make an observation that deqir restore takes; the file carries the settings of its task."""
     settings = task_settings(locals())
-    from deqir import jobs
+    from deqir.jobs import degrade as write_degraded
+    from deqir.problems import task_from
 
-    record = jobs.degrade(photo, out_file, jobs.task_from(settings, {}), noise or 0.0, seed, overwrite)
+    record = write_degraded(photo, out_file, task_from(settings, {}), noise or 0.0, seed, overwrite)
     out.print(f"{photo} -> {out_file}: {record['task']['name']}, shape {tuple(record['shape'])}")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deqir.cli.console import FAILURE, err, folder_progress, out, restored_line
+from deqir.cli.console import FAILURE, err, folder_progress
+from deqir.cli.manner import Manner, planned, reporting
 from deqir.errors import OptionError
 
 if TYPE_CHECKING:
     from deqir.distributed import Rank
-    from deqir.jobs import Record, RestoreJob
+    from deqir.jobs import RestoreJob
+    from deqir.manifest import Manifest
+    from deqir.outputs import Record
     from deqir.pipeline import Pipeline
 
 SHARDS = ("files", "timesteps")
@@ -27,7 +31,8 @@ class FolderRun:
     """How a folder is restored: into ``folder`` with ``suffix``, by this ``rank`` of all processes.
 
     ``settings`` decide the results and must be the same when the run goes on; ``together`` bounds the images restored
-    at once (None: chosen); ``timesteps``: the processes share each image's timesteps instead of the files.
+    at once (None: chosen); ``timesteps``: the processes share each image's timesteps instead of the files; ``stats``
+    is the file of all records; ``manner``: what is written and said beside.
     """
 
     folder: Path
@@ -37,6 +42,7 @@ class FolderRun:
     together: int | None = None
     timesteps: bool = False
     stats: Path | None = None
+    manner: Manner = field(default_factory=Manner)
 
     @property
     def speaks(self) -> bool:
@@ -48,18 +54,59 @@ class FolderRun:
 
         ``auto`` measures no solver here, for all processes and all runs have to choose the same.
         """
-        from deqir.manifest import open_manifest
         from deqir.pipeline import Pipeline
 
-        about = {}
-        if job.options["solver"] == "auto":
-            solver, reason = ("preconditioned", SHARDED_REASON) if self.timesteps else ("serial", SERIAL_REASON)
-            job, about = replace(job, options={**job.options, "solver": solver}), {"solver_reason": reason}
-        settings = {**self.settings, "solver": job.options["solver"]}
-        index, count = (0, 1) if self.timesteps else (self.rank.index, self.rank.count)
-        manifest = open_manifest(self.folder, settings, job.overwrite, index, count, self.speaks)
+        job, about = self._chosen(job)
+        manifest = self._manifest(job, self.speaks)
         together = 1 if self.timesteps else self.together
-        return Pipeline(self._sharded(job), manifest, self.suffix, together, (index, count), about)
+        overlays = self.manner.report if self.speaks else None
+        watch = None if overlays is None else partial(reporting, overlays)
+        return Pipeline(self._sharded(job), manifest, self.suffix, together, self._share, about, watch)
+
+    def plan(self, job: RestoreJob, files: list[Path], failed: list[Record]) -> None:
+        """Say what ``run`` would do, and do nothing. Exits with 1 where an image could not be restored."""
+        from deqir.items import items
+        from deqir.records import failure
+
+        job, _ = self._chosen(job)
+        manifest = self._manifest(job, False) if self.folder.exists() else None
+        done, failures = 0, len(failed)
+        listed = items(files, self.folder, self.suffix)
+        for item in listed:
+            try:
+                if manifest is not None and manifest.is_done(item.target, item.file):
+                    done += 1
+                    continue
+                if manifest is not None:
+                    manifest.refuse_foreign(item.target, item.file)
+                record = planned(replace(job, overwrite=True), item)
+            except Exception as error:
+                record = failure(item.file, error)
+                failures += 1
+            self.manner.say(record, item.target)
+        if self.manner.counts:
+            able = len(listed) + len(failed) - failures - done
+            err.print(f"{able} would be restored, {failures} could not be, {done} are done")
+        if failures:
+            raise typer.Exit(FAILURE)
+
+    @property
+    def _share(self) -> tuple[int, int]:
+        """Which of how many shares of the files is this process's."""
+        return (0, 1) if self.timesteps else (self.rank.index, self.rank.count)
+
+    def _chosen(self, job: RestoreJob) -> tuple[RestoreJob, Record]:
+        """``job`` with its solver chosen, and why."""
+        if job.options["solver"] != "auto":
+            return job, {}
+        solver, reason = ("preconditioned", SHARDED_REASON) if self.timesteps else ("serial", SERIAL_REASON)
+        return replace(job, options={**job.options, "solver": solver}), {"solver_reason": reason}
+
+    def _manifest(self, job: RestoreJob, writable: bool) -> Manifest:
+        from deqir.manifest import open_manifest
+
+        settings = {**self.settings, "solver": job.options["solver"]}
+        return open_manifest(self.folder, settings, job.overwrite, *self._share, writable)
 
     def run(self, job: RestoreJob, files: list[Path], failed: list[Record]) -> None:
         """Restore this process's share of ``files``, ``failed`` being records of what is none. Exits with 1 for them.
@@ -67,7 +114,7 @@ class FolderRun:
         An interrupt ends it with what is finished kept; the same command goes on from there.
         """
         from deqir.distributed import process_group, total
-        from deqir.jobs import refuse_existing, write_records
+        from deqir.outputs import refuse_existing, write_records
 
         with process_group(self.rank, job.options["device"]):
             pipeline = self.pipeline(job)
@@ -81,7 +128,7 @@ class FolderRun:
             finally:
                 if self.stats is not None and self.rank.index == 0:
                     write_records(self.stats, [*self._records(files), *failed])
-        if self.rank.index == 0:
+        if self.rank.index == 0 and self.manner.counts:
             known = f", {before} were done before" if before else ""
             err.print(f"{restored} of {restored + failures + before} restored, {failures} failed{known}")
         if failures:
@@ -102,14 +149,15 @@ class FolderRun:
     def _consume(self, pipeline: Pipeline, files: list[Path], counts: list[int]) -> None:
         """Run the stream, count what is restored, failed and done before, and say how each image went."""
         mine = sum(len(block) for block in pipeline.blocks(files))
+        shown = self.speaks and self.manner.counts
         title = f"process {self.rank.index}" if self.rank.count > 1 and not self.timesteps else "files"
         try:
-            with folder_progress(title, mine, self.speaks) as advance, closing(pipeline.run(files)) as outcomes:
+            with folder_progress(title, mine, shown) as advance, closing(pipeline.run(files)) as outcomes:
                 for outcome in outcomes:
                     record = outcome.record
                     counts[2 if record is None else 1 if "error" in record else 0] += 1
                     if record is not None and self.speaks:
-                        self._say(record, outcome.item.target)
+                        self.manner.say(record, outcome.item.target)
                     advance(1 / outcome.item.frames)
         except (KeyboardInterrupt, SystemExit):
             if self.speaks:
@@ -119,18 +167,13 @@ class FolderRun:
                 )
             raise
 
-    def _say(self, record: Record, target: Path) -> None:
-        if "error" in record:
-            err.print(f"deqir: {record['error']}")
-        else:
-            out.print(restored_line(record, target))
-
     def _records(self, files: list[Path]) -> list[Record]:
         """The records of ``files`` in all manifests of the folder, those of earlier runs among them."""
-        from deqir.manifest import read_records
+        from deqir.manifest import read_records, whole
 
         order = {str(file): number for number, file in enumerate(files)}
-        known = [record for record in read_records(self.folder).values() if record["file"] in order]
+        found = read_records(self.folder).values()
+        known = [whole(self.folder, record) for record in found if record["file"] in order]
         return sorted(known, key=lambda record: (order[record["file"]], record["out"]))
 
 

@@ -9,6 +9,7 @@ import typer
 
 from deqir.cli.app import app
 from deqir.cli.console import err, out
+from deqir.cli.replay import command_settings
 from deqir.cli.shared import CHAIN_OPTIONS, chain_settings, loaded_prior, with_options
 
 _OPTIONS = {name: option for name, option in CHAIN_OPTIONS.items() if name not in ("eta", "seed")}
@@ -17,6 +18,7 @@ _OPTIONS = {name: option for name, option in CHAIN_OPTIONS.items() if name not i
 @app.command(epilog="Example:  deqir invert photo.jpg --out inverted/")
 @with_options(_OPTIONS)
 def invert(
+    context: typer.Context,
     photo: Annotated[Path, typer.Argument(help="The photo.")],
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the noise and what is made of it.")],
     tolerance: Annotated[float, typer.Option(help="Defects allowed, summed over the chain, in grey levels.")] = 0.05,
@@ -32,12 +34,12 @@ def invert(
 ) -> None:
     """Find the noise of which the prior's deterministic sampler makes a photo, all timesteps at once."""
     from deqir import operators
-    from deqir.jobs import make_folder
     from deqir.noise_jobs import InvertJob
+    from deqir.outputs import make_folder
     from deqir.restoration import Restorer
 
     restorer = Restorer(loaded_prior(shared), operators.Unobserved(), **chain_settings(shared | {"eta": 0.0}))
-    job = InvertJob(restorer, tolerance, max_sweeps, shared["overwrite"], refinements)
+    job = InvertJob(restorer, tolerance, max_sweeps, shared["overwrite"], refinements, command_settings(context))
     make_folder(out_dir)
     record = job.run(
         photo, out_dir, lambda sweep, defect: err.print(f"sweep {sweep}: {float(defect.max()):.3g} grey levels")

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from deqir.cli.console import out, progress_line, restored_line
+from deqir.cli.console import err, out, progress_line, restored_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from deqir.items import Item
-    from deqir.jobs import Finished, Record, RestoreJob, WarmStart
+    from deqir.jobs import Finished, RestoreJob, WarmStart
+    from deqir.outputs import Record
     from deqir.report import Overlays
     from deqir.results import Progress
 
@@ -27,33 +29,34 @@ class Manner:
     records.
     """
 
-    report: Overlays | None
-    dry_run: bool
-    quiet: bool
-    as_json: bool
+    report: Overlays | None = None
+    dry_run: bool = False
+    quiet: bool = False
+    as_json: bool = False
 
     def restore(self, job: RestoreJob, item: Item, warm: WarmStart | None) -> Record:
         """Restore ``item``, or plan to, say how it went and return its record. Raises DeqirError."""
         if self.dry_run:
-            record = _planned(job, item)
+            record = planned(job, item)
         else:
-            with nullcontext(_silent) if self.quiet or self.as_json else progress_line(item.file.name) as line:
+            with progress_line(item.file.name) if self.counts else nullcontext(_silent) as line:
                 how = _restored if self.report is None else partial(_reported, self.report)
                 record = how(job, item, warm, line)
-        if self.as_json:
-            out.print(json.dumps(record, allow_nan=False))
-        elif not self.quiet:
-            out.print(_plan(record) if self.dry_run else restored_line(record, item.target))
+        self.say(record, item.target)
         return record
 
-    @property
-    def special(self) -> bool:
-        """Whether items are worked through one by one even in a folder, without a manifest."""
-        return self.report is not None or self.dry_run or self.quiet or self.as_json
+    def say(self, record: Record, target: Path) -> None:
+        """Say how one image went: failures on standard error, in every manner."""
+        if "error" in record:
+            err.print(f"deqir: {record['error']}")
+        elif self.as_json:
+            out.print(json.dumps(record, allow_nan=False))
+        elif not self.quiet:
+            out.print(_plan(record) if self.dry_run else restored_line(record, target))
 
     @property
     def counts(self) -> bool:
-        """Whether the end of a run of several items is told."""
+        """Whether progress, and the end of a run of several items, is shown."""
         return not self.quiet and not self.as_json
 
 
@@ -69,15 +72,25 @@ def _reported(
     overlays: Overlays, job: RestoreJob, item: Item, warm: WarmStart | None, line: Callable[[Progress], None]
 ) -> Record:
     """Restore one item and write its report beside the result."""
-    from deqir.jobs import make_folder, refuse_existing
-    from deqir.report import Recorder, report_folder, write_report, write_run
+    from deqir.outputs import refuse_existing
+    from deqir.report import report_folder
 
-    folder, recorder = report_folder(item.target), Recorder(overlays)
-    refuse_existing(folder, job.overwrite)
+    refuse_existing(report_folder(item.target), job.overwrite)
+    recorder, keep = reporting(overlays, item)
 
     def watch(progress: Progress) -> None:
         recorder(progress)
         line(progress)
+
+    return job.run(item.file, item.target, watch, item.frame, warm, keep)
+
+
+def reporting(overlays: Overlays, item: Item) -> tuple[Callable[[Progress], None], Callable[[Finished], None]]:
+    """What listens to the restoration of ``item``, and what writes its report, ``overlays`` included, in the end."""
+    from deqir.outputs import make_folder
+    from deqir.report import Recorder, report_folder, write_report, write_run
+
+    folder, recorder = report_folder(item.target), Recorder(overlays)
 
     def keep(finished: Finished) -> None:
         run = recorder.record(finished)
@@ -85,12 +98,12 @@ def _reported(
         write_run(folder, run)
         write_report(folder, run)
 
-    return job.run(item.file, item.target, watch, item.frame, warm, keep)
+    return recorder, keep
 
 
-def _planned(job: RestoreJob, item: Item) -> Record:
+def planned(job: RestoreJob, item: Item) -> Record:
     """What would be done with one item, every check made that needs no network."""
-    from deqir.jobs import refuse_existing, refuse_huge
+    from deqir.outputs import refuse_existing, refuse_huge
 
     refuse_existing(item.target, job.overwrite, item.file)
     problem = job.problem(item.file, item.frame)

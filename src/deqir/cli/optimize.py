@@ -9,11 +9,12 @@ import typer
 
 from deqir.cli.app import app
 from deqir.cli.console import err, out
+from deqir.cli.replay import command_settings
 from deqir.cli.shared import CHAIN_OPTIONS, TASK_OPTIONS, restore_job, with_options
 
 if TYPE_CHECKING:
     from deqir.initialization import Iteration
-    from deqir.jobs import Record
+    from deqir.outputs import Record
 
 INTERRUPTED = 130
 
@@ -21,6 +22,7 @@ INTERRUPTED = 130
 @app.command(epilog="Example:  deqir optimize small.jpg --task sr --guide mean -o results/")
 @with_options(TASK_OPTIONS, CHAIN_OPTIONS)
 def optimize(
+    context: typer.Context,
     photo: Annotated[Path, typer.Argument(help="The photo or observation.")],
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     guide: Annotated[
@@ -51,8 +53,8 @@ def optimize(
     **shared: Any,
 ) -> None:
     """Restore a photo, then optimise its initial noise toward a guide, a palette or a smoother image."""
-    from deqir.jobs import make_folder
     from deqir.noise_jobs import Aims, OptimizeJob
+    from deqir.outputs import make_folder
 
     aims = Aims(
         guide,
@@ -74,7 +76,7 @@ def optimize(
         "variables": variables,
         "patience": patience,
     }
-    job = OptimizeJob(restore_job(shared), aims, options)
+    job = OptimizeJob(restore_job(shared), aims, options, command_settings(context))
     make_folder(out_dir)
     record = job.run(photo, out_dir, resume, _tell)
     out.print(_summary(record, out_dir))

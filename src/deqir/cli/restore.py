@@ -51,7 +51,8 @@ UNDECISIVE = ("device", "max_batch", "overwrite")
 
 if TYPE_CHECKING:
     from deqir.items import Item
-    from deqir.jobs import Record, RestoreJob, WarmStart
+    from deqir.jobs import RestoreJob, WarmStart
+    from deqir.outputs import Record
     from deqir.report import Overlays
 
 
@@ -179,11 +180,11 @@ def restore(
     job = _make_job(prior, loading, settings, chain, given)
     overlays = _overlays(with_report, report_sensitivity, report_uncertainty)
     manner = Manner(overlays, dry_run, quiet, as_json)
-    if sequence or manner.special or (rank.count == 1 and not any(photo.is_dir() for photo in photos)):
+    if sequence or (rank.count == 1 and not any(photo.is_dir() for photo in photos)):
         _run_restore(job, photos, _Run(out_dir, None if dry_run else stats, suffix, sequence, manner))
     else:
         decisive = _decisive(prior, settings, {**loading, **chain, **given, "format": image_format})
-        _run_folder(FolderRun(out_dir, suffix, decisive, rank, together, timesteps, stats), job, photos)
+        _run_folder(FolderRun(out_dir, suffix, decisive, rank, together, timesteps, stats, manner), job, photos)
 
 
 def _overlays(report: bool, region: str | None, seeds: int | None) -> Overlays | None:
@@ -224,8 +225,9 @@ def _make_job(
 ) -> RestoreJob:
     """The job, its options checked before any file is touched."""
     from deqir import operators
-    from deqir.jobs import RestoreJob, checked_noise, task_from
+    from deqir.jobs import RestoreJob
     from deqir.priors import load_prior
+    from deqir.problems import checked_noise, task_from
     from deqir.restoration import Restorer, resolve_device
 
     if given["noise"] == "auto" and given["simulate"]:
@@ -242,7 +244,8 @@ def _make_job(
 
 def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
     from deqir.items import in_order, items
-    from deqir.jobs import WarmStart, make_folder, refuse_existing, write_records
+    from deqir.jobs import WarmStart
+    from deqir.outputs import make_folder, refuse_existing, write_records
 
     stats, manner = run.stats, run.manner
     if stats is not None:
@@ -272,8 +275,10 @@ def _run_restore(job: RestoreJob, photos: list[Path], run: _Run) -> None:
 
 
 def _run_folder(run: FolderRun, job: RestoreJob, photos: list[Path]) -> None:
-    from deqir.jobs import make_folder
+    from deqir.outputs import make_folder
 
+    if run.manner.dry_run:
+        return run.plan(job, *_expand(photos))
     if run.stats is not None:
         make_folder(run.stats.parent)
     make_folder(run.folder)
@@ -305,7 +310,7 @@ def _expand(photos: list[Path]) -> tuple[list[Path], list[Record]]:
 
 
 def _failure(file: Path, error: Exception) -> Record:
-    from deqir.jobs import failure
+    from deqir.records import failure
 
     record = failure(file, error)
     err.print(f"deqir: {record['error']}")

@@ -117,7 +117,8 @@ def restore_job(shared: dict[str, Any]) -> RestoreJob:
     """The job that the shared options mean, checked before any file is touched."""
     from deqir import operators
     from deqir.errors import OptionError
-    from deqir.jobs import RestoreJob, task_from
+    from deqir.jobs import RestoreJob
+    from deqir.problems import task_from
     from deqir.restoration import Restorer, resolve_device
 
     settings, noise = task_settings(shared), noise_level(shared["noise"])

@@ -13,17 +13,21 @@ from deqir.cli.console import FAILURE, err, out
 
 @app.command(epilog="Example:  deqir verify run.json")
 def verify(
-    run: Annotated[Path, typer.Argument(help="The records of deqir restore --stats.")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="Records of --stats, a folder of results, or the record of optimize, invert or explain."),
+    ],
     grey_levels: Annotated[
         float, typer.Option(help="Difference that counts as equal, in grey levels of 0..255, beside a solver's own.")
     ] = 1.0,
 ) -> None:
     """Restore every recorded file again and compare the results; the exit code is 1 where one differs or none ran."""
+    from deqir.cli.replay import run_again
     from deqir.reproduction import Outcome, read_records, verify_record
 
     outcomes = []
     for record in read_records(run):
-        verdict = verify_record(record, grey_levels)
+        verdict = verify_record(record, grey_levels, run_again)
         outcomes.append(verdict.outcome)
         out.print(": ".join(part for part in (verdict.file, verdict.outcome.value, verdict.detail) if part))
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome.value}" for outcome in Outcome)

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from deqir.errors import OptionError
-from deqir.jobs import Finished, finite_or_none
+from deqir.jobs import Finished
 from deqir.overlays import outlined
+from deqir.records import finite_or_none
 from deqir.sensitivity import Region, explain, uncertainty
 
 

@@ -85,7 +85,6 @@ def write_run(folder: Path, run: RunRecord) -> None:
 
 def read_run(path: StrPath) -> RunRecord:
     """Read what ``write_run`` wrote; ``path`` is the folder or the JSON file in it. Raises RunReadError."""
-    _refuse_manifest(Path(path))
     file = Path(path) / JSON_NAME if Path(path).is_dir() else Path(path)
     settings = _read_settings(file)
     tensors = _read_tensors(file.with_name(TENSORS_NAME))
@@ -98,16 +97,6 @@ def read_run(path: StrPath) -> RunRecord:
     if not _fits(run):
         raise RunReadError(f"{file.parent} holds a run whose parts do not fit together; restore with --report again")
     return run
-
-
-def _refuse_manifest(path: Path) -> None:
-    """Raise RunReadError for what the restoration of a folder left."""
-    listed = path.suffix == ".jsonl" or ((path / "manifest.jsonl").is_file() and not (path / JSON_NAME).is_file())
-    if listed:
-        raise RunReadError(
-            f"{path} is of a restored folder, whose manifest keeps figures and no pictures of the solves; "
-            "restore with --report, or name a ...-report folder"
-        )
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

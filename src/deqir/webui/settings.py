@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from deqir.consistency import RuleName
 from deqir.errors import OptionError
-from deqir.jobs import checked_noise
+from deqir.problems import checked_noise
 from deqir.restoration import SolverName
 from deqir.schedule import SpacingName
 from deqir.tasks import BLURS, MASKS, TASKS, Task
