@@ -24,7 +24,7 @@ TASK_NAMES = {
     "Whatever is wrong with it": "auto",
 }
 MASK_NAMES = {"paint it": BRUSH, "random pixels": "random", "a box": "box", "text": "text"}
-DAMAGE_NAMES = {"find it": DETECT, "paint it": BRUSH, "scratches, for a good photo": "scratches"}
+DAMAGE_NAMES = {"find them": DETECT, "paint them": BRUSH, "scratches, for a good photo": "scratches"}
 DENOISING = 0.05
 ESTIMATE = "estimate"
 """The name of the switch for ``noise`` auto; no setting of its own."""

@@ -47,6 +47,9 @@ def _connect_controls(page: gr.Blocks, actions: Actions) -> None:
     controls.bundled.click(lambda: (str(bundled), True), None, [controls.photo, named["simulate"]], **_PRIVATE)
     suited = [named[name] for name in ("noise", ESTIMATE, *TRAVEL)]
     task.change(actions.choose_task, [task, named["noise"]], [*controls.groups.values(), *suited], **_PRIVATE)
+    named[ESTIMATE].change(
+        lambda estimated: gr.update(interactive=not estimated), named[ESTIMATE], named["noise"], **_PRIVATE
+    )
     masked = [component.change for component in (task, *masks)]
     gr.on(masked, actions.choose_mask, [task, *masks], [controls.editor, named["inpaint.hidden"]], **_PRIVATE)
     gr.on([page.load, blur.change], lambda name: looks.kernel(name, BLURS[name]()), blur, controls.kernel, **_PRIVATE)
