@@ -561,7 +561,7 @@ def test_brush_a_mask_and_read_the_report(page, tmp_path):
     page.goto((tmp_path / "report.html").as_uri())
     assert page.get_by_role("heading", level=1).inner_text() == "photo.png"
     assert page.get_by_role("img").count() == 6
-    keep_picture(page, "report", tmp_path, 2300)
+    keep_picture(page, "report", tmp_path, 2520)
     page.set_viewport_size({"width": 390, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
