@@ -49,13 +49,13 @@ def summary(image: Tensor, tile: int, aside: int) -> str:
     return f"{sum(ratios) / len(ratios):.3f}, {max(ratios):.3f} (of {len(ratios)})"
 
 
-def restore(folder: Path, options: list[str]) -> dict:
+def restore(folder: Path, width: int, height: int, options: list[str]) -> dict:
     """The record of ``deqir restore`` in a process of its own, with the peak of its memory in GB."""
     from sklearn.datasets import load_sample_image
 
     china = torch.from_numpy(load_sample_image("china.jpg").copy()).permute(2, 0, 1).float() / 255
-    top, left = (china.shape[1] - 384) // 2, (china.shape[2] - 512) // 2
-    write_image(folder / "small.png", china[:, top : top + 384, left : left + 512])
+    top, left = (china.shape[1] - height) // 2, (china.shape[2] - width) // 2
+    write_image(folder / "small.png", china[:, top : top + height, left : left + width])
     command = [
         sys.executable,
         "-m",
@@ -79,23 +79,28 @@ def restore(folder: Path, options: list[str]) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--sizes", nargs="+", default=["256x192", "512x384"], help="widths and heights of the photo")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--keep", type=Path, help="also copy the restored PNG to this file")
+    parser.add_argument("--keep", type=Path, help="also copy the last restored PNG to this file")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        record = restore(Path(name), ["--steps", str(args.steps), "--dtype", args.dtype])
-        image = read_image(Path(name, "large", "small.png"))
-        if args.keep is not None:
-            write_image(args.keep, image)
     lines = [
         "| restored | steps | dtype | tile | solver | seconds | peak memory (GB) | jump at borders: mean, largest "
         "| jump 32 pixels aside |",
         "|---|---|---|---|---|---|---|---|---|",
-        f"| {image.shape[2]}x{image.shape[1]} | {args.steps} | {args.dtype} | {record['tile']} | {record['solver']} "
-        f"| {record['seconds']:.0f} | {record['peak_gb']:.2f} | {summary(image, record['tile'], 0)} "
-        f"| {summary(image, record['tile'], ASIDE)} |",
     ]
+    for size in args.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            options = ["--steps", str(args.steps), "--dtype", args.dtype]
+            record = restore(Path(name), *map(int, size.split("x")), options)
+            image = read_image(Path(name, "large", "small.png"))
+        if args.keep is not None:
+            write_image(args.keep, image)
+        lines.append(
+            f"| {image.shape[2]}x{image.shape[1]} | {args.steps} | {args.dtype} | {record['tile']} "
+            f"| {record['solver']} | {record['seconds']:.0f} | {record['peak_gb']:.2f} "
+            f"| {summary(image, record['tile'], 0)} | {summary(image, record['tile'], ASIDE)} |"
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "large-image.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

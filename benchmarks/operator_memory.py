@@ -31,6 +31,7 @@ def all_operators(height: int, width: int) -> dict[str, LinearOperator]:
         "colourisation": operators.Colorization(),
         "deblurring, circular": operators.Deblurring(operators.gaussian_kernel()),
         "deblurring, reflect": operators.Deblurring(operators.gaussian_kernel(), "reflect"),
+        "deblurring, zero": operators.Deblurring(operators.gaussian_kernel(), "zero"),
         "compressed sensing 25 %": operators.CompressedSensing(0.25).at((3, height, width)),
         "denoising": operators.Denoising(),
     }

@@ -59,12 +59,22 @@ class SamplingChain:
         """The predicted noise in ``x`` (N, C, H, W) at ``timesteps`` (N,), at most ``max_batch`` at a time."""
         return self.batcher(x, timesteps)
 
-    def sample(self, progress: Callable[[int, Tensor], None] | None = None) -> Tensor:
-        """Walk the chain serially and return x_S (B, C, H, W); ``progress`` sees (steps done, state)."""
+    def sample(
+        self,
+        progress: Callable[[int, Tensor], None] | None = None,
+        estimates: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Walk the chain serially and return x_S (B, C, H, W).
+
+        ``progress`` sees (steps done, state), ``estimates`` (step, the clean image that it estimates).
+        """
         x = self.initial_noise
         for i, timestep in enumerate(self.step.levels.timesteps.tolist()):
             timesteps = torch.full((len(x),), timestep, device=x.device)
-            x = self.step(i, x, self.predict(x, timesteps))
+            clean, noise = self.step.parts(i, x, self.predict(x, timesteps))
+            if estimates is not None:
+                estimates(i, clean)
+            x = self.step.following(i, clean, noise)
             if progress is not None:
                 progress(i + 1, x)
         return x
@@ -126,9 +136,15 @@ class SamplingChain:
 
 
 def serial_solution(
-    chain: SamplingChain, keep: bool = False, progress: Callable[[int, Tensor], None] | None = None
+    chain: SamplingChain,
+    keep: bool = False,
+    progress: Callable[[int, Tensor], None] | None = None,
+    estimates: Callable[[int, Tensor], None] | None = None,
 ) -> Solution:
-    """The serial walk as a solution, exact after S sweeps; all its states with ``keep``, else the last alone."""
+    """The serial walk as a solution, exact after S sweeps; all its states with ``keep``, else the last alone.
+
+    ``progress`` and ``estimates`` as in ``SamplingChain.sample``.
+    """
     states: list[Tensor] = []
     broken = torch.full((chain.image_count,), -1, device=chain.initial_noise.device)
 
@@ -141,7 +157,7 @@ def serial_solution(
         if progress is not None:
             progress(done, state)
 
-    image = chain.sample(report)
+    image = chain.sample(report, estimates)
     status = tuple(Status.CONVERGED if step < 0 else Status.NON_FINITE for step in broken.tolist())
     counts = torch.full((chain.image_count,), len(chain))
     empty = torch.empty(0, chain.image_count)

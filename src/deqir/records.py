@@ -38,6 +38,7 @@ def restored_record(file: Path, problem: Problem, restorer: Restorer, result: Re
         "spacing": restorer.spacing,
         "travel_length": restorer.travel_length,
         "travel_repeat": restorer.travel_repeat,
+        "average": restorer.average,
         "prior": restorer.prior.name,
         "solver": result.stats.solver,
         "solver_reason": result.stats.reason,

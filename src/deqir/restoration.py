@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deqir.adjoints import Adjoint
+from deqir.averaging import EstimateMean, averaged_steps
 from deqir.batching import MaxBatch, checked_max_batch, is_out_of_memory
 from deqir.chain import SamplingChain, serial_solution
 from deqir.choice import choose_solver
@@ -49,7 +50,9 @@ class Restorer:
     one) and ``dtype`` float32, float64, bfloat16 or float16 (the half types run the network under autocast, states stay
     float32). ``keep_trajectory`` keeps all states in the result, for a warm start. ``tile``: the network sees images
     larger than this many pixels as overlapping tiles ("auto": images of more than four of the prior's tiles, None:
-    never), neighbours sharing ``tile_overlap`` pixels (None: an eighth of the tile).
+    never), neighbours sharing ``tile_overlap`` pixels (None: an eighth of the tile). ``average``: the restored image is
+    the mean of what the last states whose noise is at most that (units of 0..1) tell of the clean image (0: the last
+    state alone, as published); a serial chain has that at no cost, a parallel solve makes one more network call.
     """
 
     prior: Denoiser
@@ -71,6 +74,7 @@ class Restorer:
     travel_repeat: int = 1
     tile: TileSize = "auto"
     tile_overlap: int | None = None
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operator", as_operator(self.operator))
@@ -91,7 +95,7 @@ class Restorer:
         if not isinstance(self.spacing, str):
             object.__setattr__(self, "spacing", tuple(self.spacing))
             object.__setattr__(self, "steps", len(self.spacing))
-        _ = self._levels
+        _ = averaged_steps(self._levels, self.average)
 
     def restore(
         self,
@@ -184,9 +188,9 @@ class Restorer:
         grey = shape[0] == 1 and self.prior.channels == 3
         watch = _Watch(progress, len(chain), grey)
         method = self._choose(chain)
-        solution = self._solution(chain, method, watch, start, adjoint)
+        solution, value = self._solution(chain, method, watch, start, adjoint)
         lost = (solution.broken >= 0).to(y.device).view(-1, 1, 1, 1)
-        image = torch.where(lost, torch.nan, _to_unit(solution.value, grey))
+        image = torch.where(lost, torch.nan, _to_unit(value, grey))
         stats = Statistics(
             method.name,
             method.reason,
@@ -256,16 +260,28 @@ class Restorer:
 
     def _solution(
         self, chain: SamplingChain, method: _Method, watch: _Watch, start: Tensor | None, adjoint: Adjoint | None
-    ) -> Solution:
-        solver = method.solver
-        if solver is None:
+    ) -> tuple[Solution, Tensor]:
+        """The solved chain and its restored image, the last state or the mean of the last estimates."""
+        mean = EstimateMean(averaged_steps(chain.step.levels, self.average)) if self.average else None
+        if mean is not None and adjoint is not None:
+            raise OptionError(f"average is {self.average}, which cannot be differentiated; choose 0 with an adjoint")
+        if method.solver is None:
             keep = self.keep_trajectory or adjoint is not None
-            walk = partial(serial_solution, chain, keep, watch.serial)
-            return walk() if adjoint is None else adjoint.solution(chain, walk)
+            walk = partial(serial_solution, chain, keep, watch.serial, mean)
+            solution = walk() if adjoint is None else adjoint.solution(chain, walk)
+        else:
+            solution = self._equilibrium(chain, method, watch, start, adjoint)
+            solution = solution if mean is None else mean.of(chain, solution)
+        return solution, solution.value if mean is None else mean.value
+
+    def _equilibrium(
+        self, chain: SamplingChain, method: _Method, watch: _Watch, start: Tensor | None, adjoint: Adjoint | None
+    ) -> Solution:
+        assert method.solver is not None
         solver = replace(
-            solver,
-            max_sweeps=self.max_sweeps if solver.max_sweeps is None else solver.max_sweeps,
-            window=self.window if solver.window is None else solver.window,
+            method.solver,
+            max_sweeps=self.max_sweeps if method.solver.max_sweeps is None else method.solver.max_sweeps,
+            window=self.window if method.solver.window is None else method.solver.window,
         )
         shape = (len(chain), *chain.initial_noise.shape)
         first = None if start is None else _checked_like(start, shape, chain.initial_noise, "start")

@@ -2,10 +2,14 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from scipy.fft import dctn
 
 from deqir.errors import NonFiniteError, OptionError, ShapeError
 from deqir.operators import Deblurring, anisotropic_kernel, gaussian_kernel, motion_kernel, uniform_kernel
+from deqir.operators.convolution import SeparableConvolution, rank_one_factors
+from deqir.operators.cosine import cosine_transform, inverse_cosine_transform
 
+DISC = torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 2, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]]).double() / 22
 MODES = {"circular": "wrap", "reflect": "reflect", "zero": "constant", "replicate": "nearest"}
 SEPARABLE = {
     "gaussian": gaussian_kernel(5, 1.5),
@@ -81,6 +85,29 @@ def test_images_are_real_with_every_coefficient_kept_or_cut():
         assert torch.fft.ifft2(coefficients, norm="ortho").imag.abs().max() < 1e-14
 
 
+@pytest.mark.parametrize("size", [*SIZES, (1, 1), (1, 6), (2, 3)])
+def test_cosine_transforms_are_those_of_scipy(size):
+    x = images(*size)
+    coefficients = cosine_transform(x)
+    torch.testing.assert_close(coefficients, torch.from_numpy(dctn(x.numpy(), axes=(2, 3), norm="ortho")))
+    torch.testing.assert_close(inverse_cosine_transform(coefficients), x)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1, 6)])
+def test_reflect_takes_symmetric_kernels_that_are_not_separable(size):
+    x = images(*size)
+    torch.testing.assert_close(Deblurring(DISC, "reflect", 0.0).forward(x), direct(x, DISC, "reflect"))
+
+
+@pytest.mark.parametrize("kernel", [gaussian_kernel(5, 1.5), uniform_kernel(5)], ids=["gaussian", "uniform"])
+def test_cosines_and_matrices_give_one_operator(kernel):
+    x = images(7, 8)
+    fast = Deblurring(kernel, "reflect", 0.1)
+    dense = SeparableConvolution(*rank_one_factors(kernel.numpy()), "reflect", 0.1)
+    for name in ("forward", "adjoint", "pinv", "range_projection"):
+        torch.testing.assert_close(getattr(fast, name)(x), getattr(dense, name)(x))
+
+
 def test_a_float32_kernel_counts_as_separable():
     assert Deblurring(gaussian_kernel(9, 1.3).float(), "reflect").image_shape((3, 4, 4)) == (3, 4, 4)
 
@@ -95,8 +122,12 @@ def test_the_kernel_is_normalised_and_copied():
 def test_errors():
     with pytest.raises(OptionError, match="boundary is 'mirror'"):
         Deblurring(MOTION, "mirror")
-    with pytest.raises(OptionError, match=r"5x5 kernel is not separable.*boundary 'reflect'.*use boundary='circular'"):
+    with pytest.raises(
+        OptionError, match=r"5x5 kernel is not symmetric about .*boundary 'reflect'.*use boundary='circular'"
+    ):
         Deblurring(MOTION, "reflect")
+    with pytest.raises(OptionError, match=r"5x5 kernel is not separable.*boundary 'zero'"):
+        Deblurring(DISC, "zero")
     with pytest.raises(OptionError, match="sums to 0"):
         Deblurring(torch.tensor([[1.0, -1.0]]))
     with pytest.raises(OptionError, match="sums to 0"):

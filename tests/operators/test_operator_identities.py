@@ -26,6 +26,7 @@ from deqir.operators import (
 GREY, COLOUR, ODD, WIDE = (1, 8, 8), (3, 8, 8), (1, 7, 9), (3, 5, 12)
 SKEWED = torch.tensor([[0.1, 0.5, -0.1], [0.2, 0.9, 0.3]], dtype=torch.float64)
 SOFT = torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(8, 8).relu()
+RING = torch.tensor([[1.0, 2, 1], [2, -1, 2], [1, 2, 1]])  # symmetric, of rank 2, and it inverts some frequencies
 TAPS = torch.outer(torch.tensor([0.2, 0.7, 0.3, 0.1]).double(), torch.tensor([-0.2, 1.0, 0.4]).double())
 
 
@@ -57,6 +58,8 @@ CASES = {
     "circular-skewed": (Deblurring(SKEWED), WIDE),
     "circular-skewed-odd": (Deblurring(SKEWED, threshold=0.3), ODD),
     "reflect-gaussian": (Deblurring(gaussian_kernel(), "reflect"), COLOUR),
+    "reflect-ring": (Deblurring(RING, "reflect", 0.1), ODD),
+    "reflect-ring-wide": (Deblurring(RING, "reflect"), WIDE),
     "reflect-exact": (Deblurring(TAPS, "reflect", 0.0), ODD),
     "zero-anisotropic": (Deblurring(anisotropic_kernel(), "zero"), WIDE),
     "zero-exact": (Deblurring(TAPS, "zero", 0.0), ODD),

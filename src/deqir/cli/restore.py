@@ -118,6 +118,10 @@ def restore(
     travel_repeat: Annotated[
         Optional[int], typer.Option(help="Times that it walks them; 1 is no time travel (1, old-photo 2).")
     ] = None,
+    average: Annotated[
+        float,
+        typer.Option(help="Average the last estimates, those at noise up to this (0..1), as 0.1; 0: the last alone."),
+    ] = 0.0,
     device: Annotated[
         Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
     ] = None,
@@ -168,6 +172,7 @@ def restore(
         "tile_overlap": tile_overlap,
         "spacing": timesteps_or_word(spacing),
         "rule": rule,
+        "average": average,
         "device": rank.device(device),
         "dtype": dtype,
     }

@@ -40,7 +40,10 @@ class AffineStep(ABC):
 
     def __call__(self, i: int, x: Tensor, e: Tensor) -> Tensor:
         """``x_{i+1}`` (B, C, H, W) from the state ``x_i`` and the predicted noise ``e_i`` of the same shape."""
-        clean, noise = self.parts(i, x, e)
+        return self.following(i, *self.parts(i, x, e))
+
+    def following(self, i: int, clean: Tensor, noise: Tensor) -> Tensor:
+        """``x_{i+1}`` from the ``parts`` of step i."""
         return sqrt(float(self.levels.alphas[i + 1])) * clean + noise
 
     def transpose(self, i: int, cotangent: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from deqir.errors import NonFiniteError, OptionError, ShapeError
 from deqir.operators.base import DecomposableOperator, Shape
 from deqir.operators.boundaries import Boundary
 from deqir.operators.convolution import SeparableConvolution, rank_one_factors
+from deqir.operators.cosine import CosineConvolution
 from deqir.operators.fourier import FourierConvolution
 
 
@@ -23,20 +24,21 @@ class Deblurring(DecomposableOperator):
     ``kernel`` (kh, kw) is centred at (kh // 2, kw // 2) and normalised to sum 1; negative values are allowed. It is a
     true convolution, the kernel mirrored: ``y[i] = sum_a kernel[a] x[i - a + centre]``. ``boundary`` says what lies
     outside: "circular" (the image repeats; any kernel, by FFT), "reflect" (mirrored with the edge pixel repeated),
-    "zero" or "replicate" (the edge pixel goes on); the last three need a separable (rank one) kernel.
+    "zero" or "replicate" (the edge pixel goes on). "reflect" takes kernels that equal both their mirror images (by
+    cosine transforms), and all three take separable (rank one) kernels, by dense matrices along each axis.
 
     Singular values below ``threshold`` times the largest are zero in the operator *and* in its pseudo-inverse: the
     operator is the truncated one, as in DDRM (arXiv 2201.11793, app. D.5). Zero keeps the exact convolution, whose
     pseudo-inverse amplifies noise without bound.
 
     Raises ShapeError for a kernel that is not 2-D, NonFiniteError for NaN in it, OptionError for one that sums to
-    zero, an unknown boundary, a non-separable kernel with it, or a threshold outside [0, 1).
+    zero, an unknown boundary, a kernel that the boundary does not take, or a threshold outside [0, 1).
     """
 
     kernel: Tensor
     boundary: Boundary = "circular"
     threshold: float = 0.03
-    _convolution: FourierConvolution | SeparableConvolution = field(init=False, repr=False)
+    _convolution: FourierConvolution | CosineConvolution | SeparableConvolution = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.boundary not in get_args(Boundary):
@@ -83,17 +85,21 @@ class Deblurring(DecomposableOperator):
     def range_projection(self, x: Tensor) -> Tensor:
         return self._convolution.range_projection(x)
 
-    def _build(self) -> FourierConvolution | SeparableConvolution:
-        kernel = self.kernel.numpy()
+    def _build(self) -> FourierConvolution | CosineConvolution | SeparableConvolution:
+        kernel, threshold = self.kernel.numpy(), float(self.threshold)
         if self.boundary == "circular":
-            return FourierConvolution.of(kernel, float(self.threshold))
+            return FourierConvolution.of(kernel, threshold)
+        cosine = CosineConvolution.of(kernel, threshold) if self.boundary == "reflect" else None
+        if cosine is not None:
+            return cosine
         factors = rank_one_factors(kernel)
         if factors is None:
+            kind = "symmetric about its centre or separable" if self.boundary == "reflect" else "separable"
             raise OptionError(
-                f"the {kernel.shape[0]}x{kernel.shape[1]} kernel is not separable, which boundary {self.boundary!r} "
+                f"the {kernel.shape[0]}x{kernel.shape[1]} kernel is not {kind}, which boundary {self.boundary!r} "
                 "needs; use boundary='circular'"
             )
-        return SeparableConvolution(*factors, self.boundary, float(self.threshold))
+        return SeparableConvolution(*factors, self.boundary, threshold)
 
 
 def _normalised(kernel: Tensor) -> Tensor:

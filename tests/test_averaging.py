@@ -1,0 +1,106 @@
+"""The mean of a chain's last estimates: which steps, one answer by every solver, and still in agreement with y."""
+
+import json
+
+import pytest
+import torch
+
+from conftest import SHAPE, all_operators, sentence
+from deqir.adjoints import ImplicitAdjoint
+from deqir.averaging import averaged_steps
+from deqir.errors import OptionError
+from deqir.images import read_image
+from deqir.restoration import Restorer
+from deqir.schedule import NoiseSchedule
+
+OPERATORS = all_operators()
+LEVELS = NoiseSchedule.linear().levels(20)
+EXACT = {"steps": 12, "dtype": "float64", "tolerance": 0.0}
+
+
+def observation(operator, images=2):
+    truth = torch.rand(images, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    return operator.forward(truth)
+
+
+def test_the_steps_are_the_last_ones_of_little_noise():
+    noise = LEVELS.noise_to_signal / 2
+    for below in (0.0, 0.01, 0.1, 0.5, 1e9):
+        steps = averaged_steps(LEVELS, below)
+        assert steps.stop == 20 and len(steps) == max(1, int((noise[:-1] <= below).sum()))
+    assert averaged_steps(LEVELS, 1e9) == range(20)
+
+
+def test_steps_that_travel_back_are_left_out():
+    travelling = LEVELS.with_travel(3, 2)
+    steps = averaged_steps(travelling, 1e9)
+    back = [i for i in range(len(travelling)) if travelling.step(i)[1] != float(travelling.alphas[i + 1])]
+    assert steps == range(max(back) + 1, len(travelling)) and len(steps) > 1
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_image_is_the_mean_of_the_estimates(network, name):
+    operator = OPERATORS[name]
+    y = observation(operator)
+    restorer = Restorer(network, operator, solver="serial", average=0.3, keep_trajectory=True, **EXACT)
+    result, chain = restorer.restore(y), restorer.chain(y)
+    steps = averaged_steps(chain.step.levels, 0.3)
+    assert 1 < len(steps) < 12
+    states, estimates = torch.cat([chain.initial_noise[None], result.trajectory]), []
+    for i in steps:
+        e = chain.predict(states[i], chain.step.levels.timesteps[i].expand(len(y)))
+        estimates.append((chain.step.parts(i, states[i], e)[0] + 1) / 2)
+    torch.testing.assert_close(result.image, torch.stack(estimates).mean(0), rtol=1e-12, atol=1e-12)
+    moved = (result.image - (result.trajectory[-1] + 1) / 2).abs().max()
+    assert moved < 1e-12 if name == "denoise" else moved > 1e-4  # without noise there, all is known
+    torch.testing.assert_close(operator.forward(result.image), y)
+    assert result.stats.sweeps == result.stats.nfe == (12, 12)
+
+
+@pytest.mark.parametrize("average", [0.3, 1e9])
+@pytest.mark.parametrize("solver", ["picard", "anderson", "triangular", "preconditioned"])
+def test_every_solver_gives_the_serial_mean(network, solver, average):
+    operator = OPERATORS["inpaint"]
+    y = observation(operator)
+    serial = Restorer(network, operator, solver="serial", average=average, **EXACT).restore(y)
+    plain = Restorer(network, operator, solver=solver, **EXACT).restore(y)
+    parallel = Restorer(network, operator, solver=solver, average=average, max_batch=3, **EXACT).restore(y)
+    torch.testing.assert_close(parallel.image, serial.image, rtol=1e-9, atol=1e-9)
+    count = len(averaged_steps(NoiseSchedule.linear().levels(12), average))
+    assert parallel.stats.sweeps == tuple(sweeps + 1 for sweeps in plain.stats.sweeps)
+    assert parallel.stats.nfe == tuple(nfe + count for nfe in plain.stats.nfe)
+
+
+def test_nothing_changes_without_it_and_in_a_noiseless_last_step(network):
+    y = observation(OPERATORS["sr"])
+    plain = Restorer(network, OPERATORS["sr"], solver="serial", **EXACT).restore(y).image
+    last = Restorer(network, OPERATORS["sr"], solver="serial", average=1e-9, **EXACT).restore(y).image
+    torch.testing.assert_close(last, plain, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("average", [-0.1, float("nan")])
+def test_what_is_no_noise_level_is_refused(network, average):
+    with pytest.raises(OptionError, match="average is"):
+        Restorer(network, OPERATORS["sr"], average=average)
+
+
+@pytest.mark.parametrize("solver", ["serial", "preconditioned"])
+def test_a_mean_is_not_differentiated(network, solver):
+    restorer = Restorer(network, OPERATORS["sr"], solver=solver, average=0.1, **EXACT)
+    with pytest.raises(OptionError, match="cannot be differentiated"):
+        restorer.restore(observation(OPERATORS["sr"]), adjoint=ImplicitAdjoint())
+
+
+def test_the_command_line_records_and_repeats_it(deqir, photo, tmp_path):
+    arguments = ("restore", photo, "--task", "inpaint", "--simulate", "--solver", "serial")
+    assert deqir(*arguments, "--out", tmp_path / "plain")[0] == 0
+    code, _, err = deqir(*arguments, "--average", "0.5", "--out", tmp_path / "o", "--stats", tmp_path / "s.json")
+    assert code == 0, err
+    assert json.loads((tmp_path / "s.json").read_text())[0]["average"] == 0.5
+    assert not read_image(tmp_path / "o" / "photo.png").equal(read_image(tmp_path / "plain" / "photo.png"))
+    assert ": identical" in deqir("verify", tmp_path / "s.json")[1]
+    code, _, err = deqir("restore", photo, "--config", tmp_path / "s.json", "--simulate", "--out", tmp_path / "again")
+    assert code == 0, err
+    assert read_image(tmp_path / "o" / "photo.png").equal(read_image(tmp_path / "again" / "photo.png"))
+    code, _, err = deqir(*arguments, "--average", "-1", "--out", tmp_path / "n")
+    assert code != 0 and "average is -1" in sentence(err)
