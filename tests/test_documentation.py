@@ -91,6 +91,14 @@ def test_fill_like_a_reference_runs(small, capsys):
     assert read_image(small / "filled.png").std() > 0.1
 
 
+def test_old_photo_runs(small, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["old_photo.py", "--steps", "6"])
+    runpy.run_path(str(EXAMPLES["old_photo"]), run_name="__main__")
+    figures = re.findall(r"^(.+): (\S+) dB, SSIM (\S+)", capsys.readouterr().out, re.MULTILINE)
+    assert len(figures) >= 4 and all(float(decibels) == float(decibels) for _, decibels, _ in figures)
+    assert read_image(small / "old-photo-sheet.png").std() > 0.1
+
+
 def test_every_example_is_run_here():
     tested = {name for name in EXAMPLES if f"test_{name}_runs" in globals()}
     assert tested == set(EXAMPLES)

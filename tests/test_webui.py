@@ -584,6 +584,7 @@ def test_find_the_damage_of_an_old_photo_edit_it_and_restore(page, scratched):
     page.locator("#slider img").first.wait_for()
     found = saved_settings(page)
     assert found["settings"]["task"]["mask"] == "detect" and found["settings"]["travel_repeat"] == 2
+    assert (found["settings"]["tile"], found["settings"]["tile_overlap"]) == ("auto", None)
     page.get_by_role("button", name="Find them, then edit what was found").click()
     page.get_by_label("paint them", exact=True).wait_for()
     canvas = page.locator("#editor canvas").first
@@ -612,7 +613,7 @@ def test_a_reference_tiles_and_time_travel(page, photo):
     prepare(page, side=64, solver="serial")
     page.get_by_role("button", name="Tiles and time travel").click()
     choose(page, "Tile size", "32")
-    fill(page, "Tile overlap", 8)
+    choose(page, "Tile overlap", "8")
     fill(page, "Time travel: length", 1)
     fill(page, "Time travel: repeats", 2)
     page.get_by_role("button", name="Reference photo").click()

@@ -52,6 +52,8 @@ class Controls:
         name = given.pop("task")
         if given.pop(ESTIMATE):
             given["noise"] = AUTO
+        if given["tile_overlap"] == AUTO:
+            given["tile_overlap"] = None
         own = {key.partition(".")[2]: value for key, value in given.items() if key.startswith(f"{name}.")}
         others = {key: value for key, value in given.items() if "." not in key}
         return {"task": {"name": name, **own}, **others}
@@ -163,8 +165,8 @@ def _tile_controls(named: dict[str, Any]) -> None:
     named["tile"] = gr.Dropdown(
         tiles, value=AUTO, label="Tile size", info="pixels that the network sees at once", elem_id="tile"
     )
-    named["tile_overlap"] = gr.Number(
-        None, precision=0, minimum=0, label="Tile overlap", info="pixels; empty: an eighth of the tile"
+    named["tile_overlap"] = gr.Dropdown(
+        [("an eighth of the tile", AUTO), 0, 8, 16, 32, 64], value=AUTO, label="Tile overlap", info="pixels at least"
     )
     named["travel_length"] = gr.Slider(
         1, 20, 1, step=1, label="Time travel: length", info="steps that the chain goes back at a time"
