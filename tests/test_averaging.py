@@ -57,6 +57,23 @@ def test_the_image_is_the_mean_of_the_estimates(network, name):
     assert result.stats.sweeps == result.stats.nfe == (12, 12)
 
 
+@pytest.mark.parametrize("rule", ["ddnm+", "ddrm", "diffpir"])
+def test_with_noise_it_is_the_mean_of_what_the_network_estimates(network, rule):
+    operator = OPERATORS["sr"]
+    y = observation(operator)
+    options = {"noise": 0.1, "rule": rule, "average": 0.3, **EXACT}
+    result = Restorer(network, operator, solver="serial", keep_trajectory=True, **options).restore(y)
+    chain = Restorer(network, operator, **options).chain(y)
+    states, estimates = torch.cat([chain.initial_noise[None], result.trajectory]), []
+    for i in averaged_steps(chain.step.levels, 0.3):
+        alpha, timestep = chain.step.levels.alphas[i], chain.step.levels.timesteps[i]
+        e = chain.predict(states[i], timestep.expand(len(y)))
+        estimates.append(((states[i] - (1 - alpha).sqrt() * e) / alpha.sqrt() + 1) / 2)
+    torch.testing.assert_close(result.image, torch.stack(estimates).mean(0), rtol=1e-12, atol=1e-12)
+    parallel = Restorer(network, operator, solver="preconditioned", **options).restore(y)
+    torch.testing.assert_close(parallel.image, result.image, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("average", [0.3, 1e9])
 @pytest.mark.parametrize("solver", ["picard", "anderson", "triangular", "preconditioned"])
 def test_every_solver_gives_the_serial_mean(network, solver, average):

@@ -19,18 +19,25 @@ class EstimateMean:
     """The mean of the clean images (B, C, H, W) that ``steps`` of a chain estimate, gathered as they come.
 
     The steps inject fresh noise into which the chain reads detail; its estimates scatter around what the observation
-    supports, and their mean scatters less (averaging of iterates: Polyak and Juditsky, SIAM J. Control 1992). Where
-    every estimate agrees with the observation, so does the mean.
+    supports, and their mean scatters less (averaging of iterates: Polyak and Juditsky, SIAM J. Control 1992). An
+    estimate is the rule's clean image, which agrees with a noiseless observation, and so does the mean. With ``noisy``
+    it is the network's own, ``(x_i - sqrt(1 - a_i) e_i) / sqrt(a_i)``: the rule's holds the noise of the observation,
+    which it counts towards that of the next state.
     """
 
     steps: range
+    levels: NoiseLevels
+    noisy: bool = False
     _total: Tensor | None = field(default=None, repr=False)
 
-    def __call__(self, i: int, clean: Tensor) -> None:
-        """Take in the estimate of step ``i``; those of other steps are passed over."""
-        if i in self.steps:
-            share = clean / len(self.steps)
-            self._total = share if self._total is None else self._total + share
+    def __call__(self, i: int, x: Tensor, predicted: Tensor, clean: Tensor) -> None:
+        """Take in what step ``i`` makes of its state ``x``; other steps are passed over."""
+        if i not in self.steps:
+            return
+        alpha = float(self.levels.alphas[i])
+        estimate = (x - sqrt(1 - alpha) * predicted) / sqrt(alpha) if self.noisy else clean
+        share = estimate / len(self.steps)
+        self._total = share if self._total is None else self._total + share
 
     @property
     def value(self) -> Tensor:
@@ -48,7 +55,7 @@ class EstimateMean:
         every = timesteps.repeat_interleave(chain.image_count)
         predictions = chain.predict(states.flatten(0, 1), every).view_as(states)
         for i, state, predicted in zip(self.steps, states, predictions, strict=True):
-            self(i, chain.step.parts(i, state, predicted)[0])
+            self(i, state, predicted, chain.step.parts(i, state, predicted)[0])
         count = len(self.steps)
         return replace(solution, sweeps=solution.sweeps + 1, evaluations=solution.evaluations + count)
 

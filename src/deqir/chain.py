@@ -15,6 +15,9 @@ from deqir.errors import OptionError, ShapeError
 from deqir.preconditioner import LearnedJacobian
 from deqir.solvers import CausalMap, Solution, Status
 
+Estimates = Callable[[int, Tensor, Tensor, Tensor], None]
+"""Called with the number of a step, its state, the noise predicted in it, and the clean image of the rule."""
+
 
 @dataclass(frozen=True, eq=False)
 class SamplingChain:
@@ -62,18 +65,19 @@ class SamplingChain:
     def sample(
         self,
         progress: Callable[[int, Tensor], None] | None = None,
-        estimates: Callable[[int, Tensor], None] | None = None,
+        estimates: Estimates | None = None,
     ) -> Tensor:
         """Walk the chain serially and return x_S (B, C, H, W).
 
-        ``progress`` sees (steps done, state), ``estimates`` (step, the clean image that it estimates).
+        ``progress`` sees (steps done, state), ``estimates`` what every step makes of its state.
         """
         x = self.initial_noise
         for i, timestep in enumerate(self.step.levels.timesteps.tolist()):
             timesteps = torch.full((len(x),), timestep, device=x.device)
-            clean, noise = self.step.parts(i, x, self.predict(x, timesteps))
+            predicted = self.predict(x, timesteps)
+            clean, noise = self.step.parts(i, x, predicted)
             if estimates is not None:
-                estimates(i, clean)
+                estimates(i, x, predicted, clean)
             x = self.step.following(i, clean, noise)
             if progress is not None:
                 progress(i + 1, x)
@@ -139,7 +143,7 @@ def serial_solution(
     chain: SamplingChain,
     keep: bool = False,
     progress: Callable[[int, Tensor], None] | None = None,
-    estimates: Callable[[int, Tensor], None] | None = None,
+    estimates: Estimates | None = None,
 ) -> Solution:
     """The serial walk as a solution, exact after S sweeps; all its states with ``keep``, else the last alone.
 

@@ -262,7 +262,9 @@ class Restorer:
         self, chain: SamplingChain, method: _Method, watch: _Watch, start: Tensor | None, adjoint: Adjoint | None
     ) -> tuple[Solution, Tensor]:
         """The solved chain and its restored image, the last state or the mean of the last estimates."""
-        mean = EstimateMean(averaged_steps(chain.step.levels, self.average)) if self.average else None
+        levels, mean = chain.step.levels, None
+        if self.average:
+            mean = EstimateMean(averaged_steps(levels, self.average), levels, self.noise > 0)
         if mean is not None and adjoint is not None:
             raise OptionError(f"average is {self.average}, which cannot be differentiated; choose 0 with an adjoint")
         if method.solver is None:

@@ -18,8 +18,8 @@ STATUS = {
 }
 TOP_SETTINGS = {
     "task", "task_settings", "steps", "eta", "noise", "rule", "rule_settings", "spacing", "travel_length",
-    "travel_repeat", "seed", "prior", "solver", "solver_reason", "tolerance", "max_sweeps", "window", "max_batch",
-    "device", "dtype", "version", "shape",
+    "travel_repeat", "average", "seed", "prior", "solver", "solver_reason", "tolerance", "max_sweeps", "window",
+    "max_batch", "device", "dtype", "version", "shape",
 }  # fmt: skip
 
 
