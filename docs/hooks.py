@@ -1,4 +1,4 @@
-"""What mkdocs adds to the pages: the examples as pages of their own, and the benchmark results that pages point to."""
+"""What mkdocs adds to the pages: the examples, the benchmark results that pages point to, and marks on short code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results"
+UNBROKEN = 24  # characters
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -26,6 +27,11 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Point links that leave docs/ in the repository at the copies in the site."""
     return re.sub(rf"\]\(\.\./({RESULTS}/[\w.-]+)\)", r"](\1.txt)", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Mark short inline code, which the style sheet does not break."""
+    return re.sub(rf"(?<!<pre>)<code>(?=[^<]{{1,{UNBROKEN}}}</code>)", '<code class="short">', html)
 
 
 def example_page(script: Path) -> str:

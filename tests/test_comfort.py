@@ -4,9 +4,12 @@ import json
 import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -21,7 +24,7 @@ from priors.formats import DDPM, ddpm, random_state
 COMMANDS = sorted(typer.main.get_command(app).commands)
 NEEDS_A_RUN = ("restore", "photo.jpg", "--task", "inpaint", "--steps", "2", "--out", "results")
 FIRST = {"report": (*NEEDS_A_RUN, "--report"), "verify": (*NEEDS_A_RUN, "--stats", "run.json")}
-SERVERS = ("ui",)  # its example runs until it is stopped; tests/test_webui.py starts it
+SERVERS = ("ui",)  # their examples run until they are stopped
 
 
 @pytest.fixture
@@ -40,6 +43,29 @@ def folder(tmp_path, monkeypatch, prior_folder):
     return tmp_path
 
 
+def serves(words):
+    """Start the example ``words`` on a free port, ask its page once, and interrupt it."""
+    pytest.importorskip("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    number = words.index("--port") + 1
+    words = [*words[1:number], port, *words[number + 1 :]]
+    command = [sys.executable, "-m", "deqir", *words]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        try:
+            line = process.stdout.readline()
+            assert f"http://127.0.0.1:{port}/" in line, process.stderr.read()
+            with urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+                assert answer.status == 200 and "deqir" in answer.read().decode()
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+            assert process.returncode == 0
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_first_screen_of_help_has_an_example_that_works_as_printed(deqir, folder, command):
     code, help_text, _ = deqir(command, "--help", prior=False)
@@ -49,6 +75,7 @@ def test_the_first_screen_of_help_has_an_example_that_works_as_printed(deqir, fo
     words = shlex.split(examples[0])
     assert words[1] == command
     if command in SERVERS:
+        serves(words)
         return
     if command in FIRST:
         assert deqir(*FIRST[command], prior=False)[0] == 0

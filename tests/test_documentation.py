@@ -94,7 +94,8 @@ def test_fill_like_a_reference_runs(small, capsys):
 def test_old_photo_runs(small, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["old_photo.py", "--steps", "6"])
     runpy.run_path(str(EXAMPLES["old_photo"]), run_name="__main__")
-    assert "dB, SSIM" in capsys.readouterr().out
+    figures = re.findall(r"^(.+): (\S+) dB, SSIM (\S+)", capsys.readouterr().out, re.MULTILINE)
+    assert len(figures) >= 4 and all(float(decibels) == float(decibels) for _, decibels, _ in figures)
     for name in ("old-photo.png", "old-photo-mask.png", "old-photo-sheet.png"):
         assert read_image(small / name).std() > 0.01
 

@@ -93,17 +93,17 @@ def test_a_state_that_overflows_has_no_residual():
     assert reports[0].residuals.isnan().flatten().tolist() == [False] * 4 + [True]
 
 
-def recorded(solver, truth=True, steps=6, size=(8, 8)):
+def recorded(solver, truth=True, steps=6, size=(8, 8), denoiser=None):
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
     task = Task("sr", scale=2)
     y = task.operator((3, *size)).forward(image)
     recorder = Recorder()
-    restorer = Restorer(SmoothDenoiser(), operators.SuperResolution(2), steps, solver=solver, device="cpu")
+    restorer = Restorer(denoiser or SmoothDenoiser(), operators.SuperResolution(2), steps, solver=solver, device="cpu")
     result = restorer.restore(y, progress=recorder)
     stats = result.stats
     record = {
         "file": "a.png", "task": "sr", "steps": steps, "solver": solver, "sweeps": stats.sweeps[0],
-        "nfe": stats.nfe[0], "seconds": stats.seconds, "status": "converged", "tolerance": 0.5,
+        "nfe": stats.nfe[0], "seconds": stats.seconds, "status": "converged", "tolerance": 0.5, "seed": 0,
     }  # fmt: skip
     problem = Problem(task, y, (3, *size), image if truth else None)
     return recorder.record(Finished(problem, restorer, result, record)), result
@@ -144,12 +144,41 @@ def test_the_film_of_a_long_solve_is_thinned():
     assert run.state_numbers.tolist()[0] == 1 and run.state_numbers.tolist()[-1] == 40
 
 
+class Knowing(SmoothDenoiser):
+    """A network that sees one and the same clean image, of the value 0.5 in [-1, 1], in whatever it is shown."""
+
+    def __call__(self, x, timesteps):
+        a = self.schedule.alphas_cumprod[timesteps].to(x.dtype).view(-1, 1, 1, 1)
+        return (x - 0.5 * a.sqrt()) / (1 - a).sqrt()
+
+
+@pytest.mark.parametrize("solver", ["serial", "picard"])
+def test_the_estimates_are_what_the_network_sees_in_the_states(solver):
+    run, result = recorded(solver, steps=20, denoiser=Knowing())
+    assert run.estimates.shape == run.states.shape == (8, 3, 8, 8)
+    assert (run.estimates[:-1].int() - 191).abs().max() <= 1  # 0.75 in [0, 1]
+    assert run.states[0].float().std() > 30  # while the first states are noise
+    assert torch.equal(run.estimates[-1], (result.image[0].clamp(0, 1) * 255).round().to(torch.uint8))
+
+
+def test_a_grey_photo_has_states_of_the_priors_channels_from_both_solvers(tmp_path):
+    states = []
+    for solver in ("serial", "picard"):
+        recorder = Recorder()
+        restorer = Restorer(SmoothDenoiser(), operators.Denoising(), 6, solver=solver, tolerance=1e-4, device="cpu")
+        y = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+        restorer.restore(y, progress=recorder)
+        states.append(torch.cat(list(recorder.states.values())))
+    assert states[0].shape == (6, 3, 8, 8) and states[0][0].std(0).mean() > 0.3  # every channel has its own noise
+    torch.testing.assert_close(states[1], states[0], rtol=0, atol=1e-4)
+
+
 def test_a_record_survives_the_disk(tmp_path):
     run, _ = recorded("picard")
     write_run(tmp_path, run)
     again = read_run(tmp_path / "run.json")
     assert again.settings == run.settings
-    for name in ("timesteps", "residuals", "finished", "nfe", "seconds", "film", "states", "difference"):
+    for name in ("timesteps", "residuals", "finished", "nfe", "seconds", "film", "states", "estimates", "difference"):
         assert torch.equal(getattr(again, name), getattr(run, name)), name
     assert {name: tuple(x.shape) for name, x in again.pictures.items()} == {
         "observation": (3, 4, 4),
@@ -176,7 +205,15 @@ def test_a_report_is_one_page_that_needs_nothing_else(reported):
         assert min(read_image(reported / f"{name}.png").shape[1:]) > 1
     record = json.loads((reported / "run.json").read_text())["settings"]
     text = (reported / "report.html").read_text()
-    for shown in (f"<td>{record['sweeps']}</td>", f"<td>{record['nfe']}</td>", f"{record['psnr']:.2f}", "prior"):
+    ratio = f"<td>{record['seconds'] / record['serial_seconds']:.2f}</td>"
+    for shown in (
+        ratio,
+        "Estimated, not run",
+        f"<td>{record['sweeps']}</td>",
+        f"<td>{record['nfe']}</td>",
+        f"{record['psnr']:.2f}",
+        "prior",
+    ):
         assert shown in text
 
 
@@ -190,6 +227,80 @@ def test_a_report_can_be_drawn_again_from_the_saved_run(deqir, reported, tmp_pat
     assert (tmp_path / "elsewhere" / "report.html").read_bytes() == page
     code, _, err = deqir("report", reported, reported, "--out", tmp_path)
     assert code == 2 and "--out takes the report of one run" in err
+
+
+OVERLAID = ("--report-sensitivity", "2,3,4,5", "--report-uncertainty", "2")
+
+
+def test_overlays_are_drawn_where_they_are_asked_for(deqir, photo, tmp_path):
+    out = tmp_path / "o"
+    code, _, err = deqir("restore", photo, "--solver", "picard", *OVERLAID, "--out", out)
+    assert code == 0, err
+    folder, overlays = out / "photo-report", ("decided", "noise", "spread")
+    drawn = {name: read_image(folder / f"{name}.png") for name in overlays}
+    assert drawn["decided"].shape == (3, 19, 21)
+    assert all(image.shape == (3, 38, 42) for image in (drawn["noise"], drawn["spread"]))
+    frame = torch.tensor([51, 255, 255]).view(3, 1, 1) / 255
+    for name in ("noise", "spread"):
+        framed = (drawn[name] - frame).abs().amax(0) < 1e-3
+        assert framed.nonzero().min(0).values.tolist() == [3, 2] and framed.sum() == 14
+    page = Page((folder / "report.html").read_text())
+    assert len(page.alts) == 5 + 3 and "over 2 seeds" in page.alts[-1]
+    figures = read_run(folder).settings["overlays"]
+    assert figures["region"] == "2,3,4,5" and figures["seeds"] == 2
+    assert 0 < figures["image_spread"] < 1 and figures["strongest_observed"] > 0
+    text = (folder / "report.html").read_bytes()
+    assert deqir("report", folder)[0] == 0 and (folder / "report.html").read_bytes() == text
+
+
+def test_one_overlay_alone_is_drawn_alone(deqir, photo, tmp_path):
+    assert deqir("restore", photo, "--report-uncertainty", "2", "--out", tmp_path / "o")[0] == 0
+    run = read_run(tmp_path / "o" / "photo-report")
+    assert list(run.overlays) == ["spread"] and "region_spread" not in run.settings["overlays"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("--report-sensitivity", "40,0,4,4"), "the region 40,0,4,4 reaches beyond the image of 42 x 38 pixels"),
+        (("--report-sensitivity", "1,2"), "give four whole numbers: left,top,width,height"),
+        (("--report-uncertainty", "1"), "a spread needs at least 2"),
+    ],
+)
+def test_overlays_that_do_not_fit_end_in_one_sentence_and_no_result(deqir, photo, tmp_path, asked, message):
+    code, _, err = deqir("restore", photo, *asked, "--out", tmp_path / "o")
+    assert code > 0 and message in err and "Traceback" not in err
+    assert not (tmp_path / "o" / "photo.png").exists()
+
+
+@pytest.fixture
+def photos(photo, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "photos" / f"{name}.png").write_bytes(photo.read_bytes())
+    return tmp_path / "photos"
+
+
+def test_a_folder_restored_without_reports_has_none_and_the_reason_is_one_sentence(deqir, photos, tmp_path):
+    assert deqir("restore", photos, "--out", tmp_path / "o")[0] == 0
+    for path in (tmp_path / "o", tmp_path / "o" / "manifest.jsonl"):
+        code, _, err = deqir("report", path)
+        assert code == 1 and "keeps no pictures of the solves; restore with --report" in err
+        assert err.startswith("deqir: ") and err.count("\n") == 1
+
+
+def test_all_reports_of_a_restored_folder_are_drawn_again(deqir, photos, tmp_path):
+    out = tmp_path / "o"
+    assert deqir("restore", photos, "--report-uncertainty", "2", "--out", out)[0] == 0
+    pages = [out / f"{name}-report" / "report.html" for name in ("a", "b")]
+    for path in (out, out / "manifest.jsonl"):
+        for page in pages:
+            page.unlink()
+        code, said, err = deqir("report", path)
+        assert code == 0, err
+        assert said.count(" -> ") == 2 and all("over 2 seeds" in page.read_text() for page in pages)
+    code, _, err = deqir("report", out, "--out", tmp_path / "one")
+    assert code == 2 and "2 are given" in err
 
 
 def test_a_serial_chain_has_a_report_without_a_heat_map(deqir, photo, tmp_path):

@@ -11,20 +11,24 @@ import sys
 import threading
 import time
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deqir.errors import ImageReadError, OptionError
 from deqir.images import read_image, write_image
+from deqir.initialization import Iteration
 
 pytest.importorskip("gradio", reason="the web page needs the extra deqir[ui]")
 
 from deqir.report import Recorder
 from deqir.webui import looks, serve
-from deqir.webui.photos import painted_mask, read_photo, reduced, stage
+from deqir.webui.controls import TASK_NAMES
+from deqir.webui.photos import covered, painted_mask, read_photo, reduced, stage
 from deqir.webui.sessions import Sessions
 from deqir.webui.settings import Limits, Settings
 from deqir.webui.solve import Solve, StoppedError
@@ -32,7 +36,8 @@ from deqir.webui.workbench import Workbench
 
 LIMITS = Limits(side=128, steps=10, file_bytes=100_000, photo_pixels=10_000)
 PRIORS = ("builtin", "other")
-SCREENSHOTS = os.environ.get("DEQIR_SCREENSHOTS")
+SCREENSHOTS = os.environ.get("DEQIR_SCREENSHOTS")  # the folder of the documentation's pictures, to refresh them
+LARGEST_PICTURE = 150_000  # bytes
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -63,6 +68,19 @@ FLAGS = [
         ({"task": {"name": "sr", "scale": 0}}, "scale"),
         ({"task": "cs"}, "no compressed-sensing observation"),
         ({"task": "denoise"}, "task denoise needs the noise level"),
+        ({"noise": "some"}, "the noise level is 'some'"),
+        ({"noise": "auto", "simulate": True}, "give a number instead of auto"),
+        ({"tile": 4}, "tile is 4; choose auto, none or a whole number"),
+        ({"tile": "some"}, "tile is 'some'"),
+        ({"tile_overlap": -1}, "tile_overlap is -1"),
+        ({"tile_overlap": True}, "the setting tile_overlap is True"),
+        ({"travel_length": 0}, "travel_length is 0"),
+        ({"steps": 6, "travel_repeat": 2}, "6 steps, walked 2 times, are more than 10"),
+        ({"steps": 6, "task": "old-photo"}, "6 steps, walked 2 times, are more than 10"),
+        ({"reference": "/etc/passwd"}, "reference is '/etc/passwd'; choose one of colours, picture"),
+        ({"iterations": 31}, "iterations is 31; choose from 1 to 30"),
+        ({"task": {"name": "inpaint", "mask": "detect"}}, "mask is 'detect'; choose one of random"),
+        ({"task": {"name": "old-photo", "mask": "/etc/passwd"}, "steps": 5}, "mask is '/etc/passwd'"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(given, message):
@@ -76,6 +94,10 @@ def test_settings_survive_json():
     settings = Settings.checked({**given, "side": 64}, LIMITS, PRIORS)
     assert Settings.checked(json.loads(json.dumps(settings.to_json())), LIMITS, PRIORS) == settings
     assert settings.has_brush and settings.options("cpu")["steps"] == 7
+    assert "travel_repeat" not in settings.options("cpu")  # the task's own
+    tiled = {"tile": "none", "tile_overlap": 4, "travel_length": 2, "travel_repeat": 3, "steps": 3, "noise": "auto"}
+    options = Settings.checked(tiled, LIMITS, PRIORS).options("cpu")
+    assert [options[name] for name in ("tile", "tile_overlap", "travel_length", "travel_repeat")] == [None, 4, 2, 3]
     with pytest.raises(OptionError, match="the limit steps is 0"):
         Limits(steps=0)
 
@@ -84,6 +106,9 @@ def test_the_result_has_the_side_asked_for():
     small = Settings.checked({"task": {"name": "sr", "scale": 3}, "side": 60}, LIMITS, PRIORS)
     assert small.photo_side == 20
     assert Settings.checked({**small.to_json(), "simulate": True}, LIMITS, PRIORS).photo_side == 60
+    old = Settings.checked({"task": {"name": "old-photo", "scale": 2}, "side": 60, "steps": 5}, LIMITS, PRIORS)
+    assert old.photo_side == 30
+    assert Settings.checked({"task": "old-photo", "side": 60, "steps": 5}, LIMITS, PRIORS).photo_side == 60
     assert reduced(torch.rand(3, 40, 90), 45).shape == (3, 20, 45)
     photo = torch.rand(3, 8, 4)
     assert reduced(photo, 8) is photo
@@ -170,8 +195,9 @@ def test_the_preview_is_the_observation(workbench, photo, tmp_path, task):
     given = {"task": {"name": task, **own}, "simulate": True, "noise": 0.1 if task == "denoise" else 0.0}
     if task == "sr":  # of 18 x 20 pixels, which two divides
         write_image(photo, read_image(photo)[:, :18, :20])
-    image, size = workbench.preview(str(photo), workbench.settings(given))
-    assert image.shape == shape and size == read_image(photo).shape[1:]
+    preview = workbench.preview(str(photo), workbench.settings(given))
+    image = preview.image
+    assert image.shape == shape and preview.size == read_image(photo).shape[1:]
     assert image.min() >= 0 and image.max() <= 1
     assert image.shape != read_image(photo).shape or (image - read_image(photo)).abs().max() > 0.05
     assert list(tmp_path.rglob("*")) == [photo]
@@ -186,6 +212,69 @@ def test_a_restoration_leaves_everything_to_download(workbench, photo):
     assert saved["result"]["psnr"] > 0 and str(photo.parent) not in outcome.settings.read_text()
     assert read_image(outcome.before).shape == read_image(outcome.after).shape == (3, 14, 16)
     assert "deqir report" in outcome.report.read_text()
+
+
+@pytest.fixture
+def scratched(tmp_path):
+    """A grey gradient with a bright scratch."""
+    image = torch.linspace(0.2, 0.6, 64).expand(1, 48, 64).clone()
+    image[:, :, 30:32] = 1
+    write_image(tmp_path / "scratched.png", image)
+    return tmp_path / "scratched.png"
+
+
+def test_damage_is_shown_and_can_be_edited(workbench, scratched):
+    preview = workbench.preview(str(scratched), workbench.settings({"task": "old-photo", "steps": 3}))
+    pink = (preview.image[0] - preview.image[1]) > 0.5
+    assert pink[:, 30:32].float().mean() > 0.9 and pink[:, :24].sum() == 0
+    assert preview.size == (48, 64) and "damaged (detected)" in preview.found
+    larger = {"task": {"name": "old-photo", "mask": "brush", "scale": 2}, "steps": 3, "side": 64}
+    assert workbench.preview(str(scratched), workbench.settings(larger)).size == (48, 64)
+    image, mask = workbench.damage(str(scratched), workbench.settings({"task": "old-photo", "steps": 3}))
+    assert image.shape == (1, 48, 64) and torch.equal(mask[0] == 0, pink)
+    editor = covered(image, mask)
+    assert torch.equal(painted_mask(editor, (48, 64)), mask)
+    assert (editor["composite"][pink.numpy()] == [224, 28, 115]).all()
+    assert (editor["composite"] == editor["background"])[~pink.numpy()].all()
+
+
+def test_an_old_photo_is_restored_where_it_is_damaged(workbench, scratched):
+    asked = {"task": {"name": "old-photo", "fading": "none"}, "steps": 6, "noise": 0.0, "solver": "serial"}
+    *_, outcome = workbench.restore(str(scratched), workbench.settings(asked), None, "visitor")
+    assert outcome.run.settings["findings"]["mask_detected"]
+    assert outcome.run.settings["travel_repeat"] == 2
+    assert str(scratched.parent) not in outcome.settings.read_text()
+    painted = workbench.settings({**asked, "task": {**asked["task"], "mask": "brush"}})
+    *_, outcome = workbench.restore(str(scratched), painted, None, "visitor")  # whole: nothing has to be painted
+    assert outcome.run.settings["findings"]["mask_share"] == 0
+
+
+def test_a_photo_in_which_nothing_is_wrong_is_left_alone(workbench, tmp_path):
+    grey = tmp_path / "grey.png"
+    write_image(grey, torch.full((3, 32, 32), 0.5))
+    settings = workbench.settings({"task": "auto", "noise": 0.0, "steps": 3})
+    for reference in (None, str(grey)):
+        with pytest.raises(OptionError, match=r"left alone.*; or choose another task"):
+            list(workbench.restore(str(grey), settings, None, "visitor", reference))
+
+
+@pytest.mark.parametrize("take", ["colours", "picture"])
+def test_a_reference_draws_the_result_towards_it(workbench, photo, tmp_path, take):
+    write_image(tmp_path / "red.png", torch.tensor([0.9, 0.2, 0.1]).view(3, 1, 1).expand(3, 5, 9))
+    settings = workbench.settings({
+        "task": {"name": "inpaint", "mask": "box"}, "steps": 3, "solver": "serial", "eta": 0.5,
+        "reference": take, "iterations": 4,
+    })  # fmt: skip
+    *_, plain = workbench.restore(str(photo), settings, None, "visitor")
+    means = [read_image(plain.result).mean((1, 2))]
+    *moments, outcome = workbench.restore(str(photo), settings, None, "visitor", str(tmp_path / "red.png"))
+    means.append(read_image(outcome.result).mean((1, 2)))
+    redness = [float(mean[0] - mean[2]) for mean in means]
+    assert redness[1] > redness[0]
+    assert isinstance(moments[0].progress, Iteration) or take == "colours"
+    record = json.loads(outcome.settings.read_text())["result"]
+    assert len(record["losses"]) == 4 and min(record["losses"]) < record["losses"][0]
+    assert "then" in looks.finished(outcome.run)
 
 
 def test_a_solve_hands_on_progress_and_what_comes_out():
@@ -265,12 +354,11 @@ def client(server):
         client.close()
 
 
-def call(client, photo, settings, mask=None):
+def call(client, photo, settings, mask=None, reference=None):
     from gradio_client import handle_file
 
-    result, record = client.predict(
-        handle_file(photo), settings, None if mask is None else handle_file(mask), api_name="/restore"
-    )
+    files = [None if file is None else handle_file(file) for file in (mask, reference)]
+    result, record = client.predict(handle_file(photo), settings, *files, api_name="/restore")
     return read_image(result), record
 
 
@@ -296,6 +384,12 @@ def test_the_api_takes_a_mask(client, photo, tmp_path):
     torch.testing.assert_close(image[kept], truth[kept], rtol=0, atol=1 / 255)
     assert (image - truth)[~kept].abs().max() > 0.02
     assert record["result"]["task_settings"]["mask"] == "brush"
+
+
+def test_the_api_takes_a_reference(client, photo):
+    settings = {**QUICK, "iterations": 2, "reference": "picture", "solver": "serial"}
+    _, record = call(client, photo, settings, reference=photo)
+    assert len(record["result"]["losses"]) == 2
 
 
 def test_the_api_says_in_one_sentence_what_is_wrong(client, photo, tmp_path):
@@ -340,7 +434,7 @@ def test_several_visitors_wait_for_each_other(server, client, photo):
 
     with_second = Client(server[0], verbose=False, analytics_enabled=False)
     jobs = [
-        visitor.submit(handle_file(photo), {**QUICK, "seed": seed}, None, api_name="/restore")
+        visitor.submit(handle_file(photo), {**QUICK, "seed": seed}, None, None, api_name="/restore")
         for seed, visitor in enumerate((client, with_second))
     ]
     results = [job.result(timeout=60) for job in jobs]
@@ -394,12 +488,19 @@ def is_local(url):
     return re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:", url) is not None
 
 
-def picture_of(page, name):
-    """Keep a screenshot where DEQIR_SCREENSHOTS says."""
-    if SCREENSHOTS:
-        Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-        page.wait_for_timeout(500)
-        page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"), full_page=True)
+def keep_picture(page, name, folder, tallest):
+    """Take the picture ``name`` of the documentation, the upper ``tallest`` pixels; into DEQIR_SCREENSHOTS if given."""
+    file = Path(SCREENSHOTS or folder) / f"{name}.jpg"
+    page.wait_for_timeout(500)
+    height = min(tallest, page.evaluate("document.documentElement.scrollHeight"))
+    taken = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": 1280, "height": height})
+    picture = Image.open(BytesIO(taken)).convert("RGB").resize((960, round(0.75 * height)), Image.Resampling.LANCZOS)
+    for quality in (85, 75, 65, 50):
+        picture.save(file, quality=quality)
+        if file.stat().st_size <= LARGEST_PICTURE:
+            break
+    assert file.stat().st_size <= LARGEST_PICTURE
+    assert np.asarray(picture).std() > 10
 
 
 def choose(page, label, option):
@@ -448,14 +549,12 @@ def test_upload_restore_and_download(page, photo, tmp_path):
     saved = json.loads(Path(download.value.path()).read_text())
     assert saved["settings"]["steps"] == 3 and saved["result"]["sweeps"] <= 3
     assert page.outside == []
-    picture_of(page, "restored")
     page.set_viewport_size({"width": 400, "height": 900})
-    picture_of(page, "restored-narrow")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 @pytest.mark.browser
-def test_brush_a_mask(page):
+def test_brush_a_mask_and_read_the_report(page, tmp_path):
     page.get_by_role("button", name="Take the bundled photo").click()
     prepare(page, side=128 if SCREENSHOTS else 64)
     choose(page, "Task", "Inpainting")
@@ -463,7 +562,7 @@ def test_brush_a_mask(page):
         page.get_by_role("button", name="Chain and solver").click()
         choose(page, "Prior", "builtin")
         choose(page, "Solver", "preconditioned")
-        fill(page, "Steps", 40)
+        fill(page, "Steps", 25)
         page.get_by_role("button", name="Chain and solver").click()
     canvas = page.locator("#editor canvas").first
     canvas.wait_for()
@@ -476,10 +575,84 @@ def test_brush_a_mask(page):
     page.mouse.down()
     page.mouse.move(middle[0] - 10, middle[1] + 100, steps=5)
     page.mouse.up()
-    picture_of(page, "painted")
     page.get_by_role("button", name="Restore", exact=True).click()
     status(page, "PSNR", seconds=300 if SCREENSHOTS else 20)
-    picture_of(page, "inpainted")
+    page.locator("#slider img").first.wait_for()
+    page.evaluate("window.scrollTo(0, 0)")
+    keep_picture(page, "web-page", tmp_path, 2000)
+    with page.expect_download() as download:
+        page.locator("#download-report").click()
+    download.value.save_as(tmp_path / "report.html")
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.get_by_role("heading", level=1).inner_text() == "photo.png"
+    assert page.get_by_role("img").count() == 6
+    keep_picture(page, "report", tmp_path, 2520)
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def saved_settings(page):
+    with page.expect_download() as download:
+        page.locator("#download-settings").click()
+    return json.loads(Path(download.value.path()).read_text())
+
+
+@pytest.mark.browser
+def test_find_the_damage_of_an_old_photo_edit_it_and_restore(page, scratched):
+    page.locator("#photo input[type=file]").set_input_files(scratched)
+    prepare(page, steps=6)
+    choose(page, "Task", "Old photo")
+    status(page, "of the photo damaged (detected)")
+    assert page.get_by_label("Estimate the noise from the photo").is_checked()
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "damaged (detected)")
+    page.locator("#slider img").first.wait_for()
+    found = saved_settings(page)
+    assert found["settings"]["task"]["mask"] == "detect" and found["settings"]["travel_repeat"] == 2
+    assert (found["settings"]["tile"], found["settings"]["tile_overlap"]) == ("auto", None)
+    page.get_by_role("button", name="Find them, then edit what was found").click()
+    page.get_by_label("paint them", exact=True).wait_for()
+    canvas = page.locator("#editor canvas").first
+    canvas.wait_for()
+    status(page, "Ready")
+    page.wait_for_timeout(500)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2 - 60, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 - 80, box["y"] + box["height"] / 2 + 30, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "damaged (by the mask)")
+    page.locator("#slider img").first.wait_for()
+    edited = saved_settings(page)
+    assert edited["settings"]["task"]["mask"] == "brush"
+    shares = [saved["result"]["findings"]["mask_share"] for saved in (found, edited)]
+    assert 0.01 < shares[0] < shares[1] < 0.6  # what was found, and the stroke
+
+
+@pytest.mark.browser
+def test_a_reference_tiles_and_time_travel(page, photo):
+    page.locator("#photo input[type=file]").set_input_files(photo)
+    prepare(page, side=64, solver="serial")
+    page.get_by_role("button", name="Tiles and time travel").click()
+    choose(page, "Tile size", "32")
+    choose(page, "Tile overlap", "8")
+    fill(page, "Time travel: length", 1)
+    fill(page, "Time travel: repeats", 2)
+    page.get_by_role("button", name="Reference photo").click()
+    page.locator("#reference input[type=file]").set_input_files(photo)
+    page.get_by_label("the picture itself").check()
+    fill(page, "Iterations", 2)
+    status(page, "Ready")
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "Distance to the reference")
+    page.locator("#slider img").first.wait_for()
+    saved = saved_settings(page)
+    asked = {"tile": 32, "tile_overlap": 8, "travel_length": 1, "travel_repeat": 2, "reference": "picture"}
+    assert {name: saved["settings"][name] for name in asked} == asked
+    assert saved["result"]["tile"] == 32 and len(saved["result"]["losses"]) == 2
 
 
 @pytest.mark.browser
@@ -515,8 +688,18 @@ def test_controls_appear_where_they_apply_and_have_names(page):
     expect(page.get_by_role("img", name="motion kernel")).to_be_visible()
     choose(page, "Task", "Denoising")
     expect(page.get_by_label("Noise in the observation").first).to_have_value("0.05")
+    for section in ("Chain and solver", "Tiles and time travel", "Reference photo"):
+        page.get_by_role("button", name=section).click()
+    for task in TASK_NAMES:
+        choose(page, "Task", task)
+        page.wait_for_timeout(300)
+        assert nameless_controls(page) == []
+
+
+def nameless_controls(page):
+    """What can be used on the page and has no name for a screen reader."""
     inputs = page.locator("input:visible, textarea:visible, button:visible, select:visible")
-    nameless = [
+    return [
         field.evaluate("field => field.outerHTML.slice(0, 160)")
         for field in inputs.all()
         if not field.evaluate(
@@ -524,7 +707,6 @@ def test_controls_appear_where_they_apply_and_have_names(page):
             " || field.innerText?.trim() || field.title"
         )
     ]
-    assert nameless == []
 
 
 @pytest.mark.browser

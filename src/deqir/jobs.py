@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,12 +118,15 @@ class RestoreJob:
 
         ``progress`` and ``start`` as in ``Restorer.restore``.
         """
-        first = problems[0]
-        travels = first.task.name == "old-photo" and self.options.get("steps", 100) > TRAVEL["travel_length"]
-        options = {"keep_trajectory": keep_trajectory, **(TRAVEL if travels else {}), **self.options}
-        restorer = Restorer(self.prior, first.operator, noise=first.noise, **options)
+        restorer = replace(self.restorer(problems[0]), keep_trajectory=keep_trajectory)
         y = torch.cat([problem.y for problem in problems])
         return restorer, restorer.restore(y, [self.seed] * len(y), progress, start)
+
+    def restorer(self, problem: Problem) -> Restorer:
+        """What restores ``problem``; for old photos it travels in time, unless the options say otherwise."""
+        travels = problem.task.name == "old-photo" and self.options.get("steps", 100) > TRAVEL["travel_length"]
+        options = {**(TRAVEL if travels else {}), **self.options}
+        return Restorer(self.prior, problem.operator, noise=problem.noise, **options)
 
     def problem(self, file: Path, frame: int = 0) -> Problem:
         """Read a frame of ``file`` as truth or observation. Raises DeqirError."""

@@ -34,7 +34,7 @@ from deqir.losses import (
     TotalVariation,
 )
 from deqir.outputs import Record, file_hash, refuse_existing, refuse_huge
-from deqir.overlays import outlined, overlay
+from deqir.overlays import outlined
 from deqir.problems import Problem
 from deqir.records import finite_or_none, scores
 from deqir.restoration import Restorer, resolve_device
@@ -285,29 +285,24 @@ class ExplainJob:
         found = explain(restorer, problem.y, mask, self.job.seed, self.probes)
         spread = uncertainty(restorer, problem.y, self.seeds, self.job.seed)
         image, decided, noise = found.image.cpu(), found.observation.cpu(), found.noise.cpu()
-        total, colour = spread.spread.cpu().square().mean(0).sqrt(), image.expand(3, *image.shape[1:])
-        write_image(paths[0], outlined(colour, mask))
-        if decided.ndim == 3:
-            write_image(paths[1], self._over(problem, decided.square().sum(0).sqrt(), mask))
-        write_image(paths[2], outlined(overlay(image, noise.square().sum(0).sqrt()), mask))
-        write_image(paths[3], outlined(overlay(image, total), mask))
+        write_image(paths[0], outlined(image.expand(3, *image.shape[1:]), mask))
+        over_observation = found.over_observation(problem.y, mask)
+        if over_observation is not None:
+            write_image(paths[1], over_observation)
+        write_image(paths[2], found.over_image(mask))
+        write_image(paths[3], outlined(spread.over_image(image), mask))
         maps = {"observation": decided, "noise": noise, "spread": spread.spread.cpu(), "mean": spread.mean.cpu()}
         atomic_write(paths[4], _safetensors(maps))
         record = base_record(file, problem, restorer, self.job) | {
             "region": str(self.region),
             "probes": self.probes,
             "seeds": self.seeds,
-            "region_spread": float((total * mask).sum() / mask.sum()),
-            "image_spread": float(total.mean()),
+            "region_spread": float((spread.level * mask).sum() / mask.sum()),
+            "image_spread": float(spread.level.mean()),
             "strongest_observed": float(decided.max()),
             "strongest_noise": float(noise.max()),
         }
         return write_record(paths[5], {**record, **self.about}, file, paths[:5])
-
-    def _over(self, problem: Problem, decided: Tensor, mask: Tensor) -> Tensor:
-        """The map over the observation; outlined where that is of the image's own size."""
-        shown = overlay(problem.y[0].cpu(), decided)
-        return outlined(shown, mask) if decided.shape == mask.shape else shown
 
 
 def restorer_for(job: RestoreJob, problem: Problem) -> Restorer:

@@ -364,7 +364,8 @@ class _Watch:
 
     def serial(self, done: int, state: Tensor) -> None:
         if self.progress is not None:
-            self.progress(Progress(done, done, self.total, float("nan"), _to_unit(state, self.grey), done))
+            image = _to_unit(state, self.grey)
+            self.progress(Progress(done, done, self.total, float("nan"), image, done, state[None]))
 
     def parallel(self, report: SweepReport) -> None:
         if self.progress is not None:

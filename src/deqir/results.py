@@ -58,8 +58,9 @@ class Progress:
 
     ``residual`` is the largest change of a restored image in grey levels, NaN for a serial chain; ``image``
     (B, C, H, W) in [0, 1] is the current last state; ``nfe`` the images handed to the network so far, at most of any
-    image of the batch. A parallel solve also shows every state: ``states`` (S, B, C, H, W) in [-1, 1] and how far the
-    sweep moved them, ``residuals`` (S, B) in grey levels (0: kept, NaN: overflowed).
+    image of the batch. ``states`` in [-1, 1], with the prior's channels: all of a parallel solve, (S, B, C, H, W), the
+    newest of a serial chain, (1, B, C, H, W). A parallel solve also tells how far the sweep moved every state:
+    ``residuals`` (S, B) in grey levels (0: kept, NaN: overflowed).
     """
 
     sweep: int

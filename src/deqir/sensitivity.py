@@ -11,6 +11,7 @@ from deqir.adjoints import Adjoint
 from deqir.differentiation import differentiable
 from deqir.errors import OptionError, ShapeError
 from deqir.noise import generator
+from deqir.overlays import outlined, overlay
 from deqir.restoration import Restorer
 
 
@@ -65,6 +66,21 @@ class Sensitivity:
     noise: Tensor
     sweeps: int
 
+    def over_observation(self, y: Tensor, region: Tensor) -> Tensor | None:
+        """``observation`` as colours over ``y`` (1, C, h, w), (3, h, w); None where that is no image.
+
+        Where it has the size of ``region`` (H, W), of 0 and 1, its border is drawn.
+        """
+        if y.ndim != 4:
+            return None
+        strength = self.observation.cpu().square().sum(0).sqrt()
+        shown = overlay(y[0].cpu(), strength)
+        return outlined(shown, region) if strength.shape == region.shape else shown
+
+    def over_image(self, region: Tensor) -> Tensor:
+        """``noise`` as colours over the restoration, with the border of ``region`` (H, W) of 0 and 1, (3, H, W)."""
+        return outlined(overlay(self.image.cpu(), self.noise.cpu().square().sum(0).sqrt()), region)
+
 
 def explain(
     restorer: Restorer,
@@ -115,6 +131,15 @@ class Uncertainty:
     mean: Tensor
     spread: Tensor
     images: Tensor
+
+    @property
+    def level(self) -> Tensor:
+        """``spread`` (H, W) on the CPU, root mean square over the colours."""
+        return self.spread.cpu().square().mean(0).sqrt()
+
+    def over_image(self, image: Tensor) -> Tensor:
+        """``level`` as colours over the restoration ``image`` (C, H, W), (3, H, W)."""
+        return overlay(image.cpu(), self.level)
 
 
 def uncertainty(restorer: Restorer, y: Tensor, seeds: int = 8, seed: int = 0) -> Uncertainty:

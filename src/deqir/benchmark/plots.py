@@ -12,6 +12,7 @@ from deqir.benchmark.tables import Row
 from deqir.errors import MissingExtraError, NonFiniteError
 from deqir.images import atomic_write
 
+RING_SIZES = (14, 11, 8, 5)
 COSTS = {"sweeps": "sequential network calls", "nfe": "network evaluations"}
 
 
@@ -47,7 +48,7 @@ def draw_pareto(path: Path, rows: Sequence[Row]) -> None:
         for axis, (cost, label) in zip(line, COSTS.items(), strict=True):
             _draw(axis, inside, cost)
             axis.set(title=task, xlabel=label, xscale="log")
-            axis.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
+            axis.xaxis.set(major_locator=LogLocator(subs=(1, 2, 3, 5, 7)), major_formatter="{x:g}")
             axis.xaxis.set_minor_formatter("")
         line[0].set_ylabel("PSNR (dB)")
         line[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -57,8 +58,9 @@ def draw_pareto(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _draw(axis: Any, rows: Sequence[Row], cost: str) -> None:
+    """Rings of different sizes, so that one shows around another; no gain below what the tables show makes a front."""
     points = []
-    for row in rows:
+    for number, row in enumerate(rows):
         quality, name = row.means["psnr"], str(row.setup.method)
         if row.setup.chain is None:
             axis.axhline(quality.value, color="grey", linestyle=":", label=name)
@@ -66,6 +68,7 @@ def _draw(axis: Any, rows: Sequence[Row], cost: str) -> None:
         calls = row.means[cost]
         points.append((calls.value, quality.value))
         label = f"{name}, {row.setup.prior}, {row.setup.chain.steps} steps"
-        axis.errorbar(*points[-1], yerr=quality.error, xerr=calls.error, fmt="o", capsize=2, label=label)
-    front = pareto_front(points)
+        ring = {"markersize": RING_SIZES[number % len(RING_SIZES)], "markerfacecolor": "none", "markeredgewidth": 1.8}
+        axis.errorbar(*points[-1], yerr=quality.error, xerr=calls.error, fmt="o", capsize=2, label=label, **ring)
+    front = pareto_front([(calls, round(decibels, 2)) for calls, decibels in points])
     axis.step([x for x, _ in front], [y for _, y in front], where="post", color="black", linewidth=0.8, zorder=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ class FolderRun:
         job, about = self._chosen(job)
         manifest = self._manifest(job, self.speaks)
         together = 1 if self.timesteps else self.together
-        watch = reporting if self.manner.report and self.speaks else None
+        overlays = self.manner.report if self.speaks else None
+        watch = None if overlays is None else partial(reporting, overlays)
         return Pipeline(self._sharded(job), manifest, self.suffix, together, self._share, about, watch)
 
     def plan(self, job: RestoreJob, files: list[Path], failed: list[Record]) -> None:

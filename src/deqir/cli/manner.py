@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from deqir.cli.console import err, out, progress_line, restored_line
@@ -16,14 +17,19 @@ if TYPE_CHECKING:
     from deqir.items import Item
     from deqir.jobs import Finished, RestoreJob, WarmStart
     from deqir.outputs import Record
+    from deqir.report import Overlays
     from deqir.results import Progress
 
 
 @dataclass(frozen=True)
 class Manner:
-    """What is written beside the results and what is said; ``dry_run`` writes nothing, ``as_json`` says records."""
+    """What is written beside the results and what is said.
 
-    report: bool = False
+    ``report``: what a report shows over its pictures, None: no report. ``dry_run`` writes nothing, ``as_json`` says
+    records.
+    """
+
+    report: Overlays | None = None
     dry_run: bool = False
     quiet: bool = False
     as_json: bool = False
@@ -34,7 +40,8 @@ class Manner:
             record = planned(job, item)
         else:
             with progress_line(item.file.name) if self.counts else nullcontext(_silent) as line:
-                record = (_reported if self.report else _restored)(job, item, warm, line)
+                how = _restored if self.report is None else partial(_reported, self.report)
+                record = how(job, item, warm, line)
         self.say(record, item.target)
         return record
 
@@ -61,13 +68,15 @@ def _restored(job: RestoreJob, item: Item, warm: WarmStart | None, line: Callabl
     return job.run(item.file, item.target, line, item.frame, warm)
 
 
-def _reported(job: RestoreJob, item: Item, warm: WarmStart | None, line: Callable[[Progress], None]) -> Record:
+def _reported(
+    overlays: Overlays, job: RestoreJob, item: Item, warm: WarmStart | None, line: Callable[[Progress], None]
+) -> Record:
     """Restore one item and write its report beside the result."""
     from deqir.outputs import refuse_existing
     from deqir.report import report_folder
 
     refuse_existing(report_folder(item.target), job.overwrite)
-    recorder, keep = reporting(item)
+    recorder, keep = reporting(overlays, item)
 
     def watch(progress: Progress) -> None:
         recorder(progress)
@@ -76,12 +85,12 @@ def _reported(job: RestoreJob, item: Item, warm: WarmStart | None, line: Callabl
     return job.run(item.file, item.target, watch, item.frame, warm, keep)
 
 
-def reporting(item: Item) -> tuple[Callable[[Progress], None], Callable[[Finished], None]]:
-    """What listens to the restoration of ``item``, and what writes its report once it is finished."""
+def reporting(overlays: Overlays, item: Item) -> tuple[Callable[[Progress], None], Callable[[Finished], None]]:
+    """What listens to the restoration of ``item``, and what writes its report, ``overlays`` included, in the end."""
     from deqir.outputs import make_folder
     from deqir.report import Recorder, report_folder, write_report, write_run
 
-    folder, recorder = report_folder(item.target), Recorder()
+    folder, recorder = report_folder(item.target), Recorder(overlays)
 
     def keep(finished: Finished) -> None:
         run = recorder.record(finished)

@@ -61,6 +61,13 @@ Config = Annotated[
     ),
 ]
 Report = Annotated[bool, typer.Option("--report", help="Write a page with pictures of the solve beside every result.")]
+ReportSensitivity = Annotated[
+    Optional[str],
+    typer.Option(help="With a report: show what decided the region left,top,width,height of the result, in pixels."),
+]
+ReportUncertainty = Annotated[
+    Optional[int], typer.Option(help="With a report: show how far restorations with so many seeds differ.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; write nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON record a line, as in --stats.")]

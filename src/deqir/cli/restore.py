@@ -31,6 +31,8 @@ from deqir.cli.options import (
     Quiet,
     Ratio,
     Report,
+    ReportSensitivity,
+    ReportUncertainty,
     Scale,
     TaskOption,
     Threshold,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from deqir.items import Item
     from deqir.jobs import RestoreJob, WarmStart
     from deqir.outputs import Record
+    from deqir.report import Overlays
 
 
 @app.command(epilog="Example:  deqir restore small.jpg --task sr --scale 4 --out results/")
@@ -146,6 +149,8 @@ def restore(
     ] = "files",
     stats: Annotated[Optional[Path], typer.Option(help="Write one JSON record per image to this file.")] = None,
     with_report: Report = False,
+    report_sensitivity: ReportSensitivity = None,
+    report_uncertainty: ReportUncertainty = None,
     overwrite: Overwrite = False,
     config: Config = None,
     dry_run: DryRun = False,
@@ -179,16 +184,24 @@ def restore(
     if together is not None and together < 1:
         raise OptionError(f"together is {together}; choose at least 1")
     job = _make_job(prior, loading, settings, chain, given)
-    if with_report:
-        from deqir.report import check_drawing
-
-        check_drawing()
-    manner = Manner(with_report, dry_run, quiet, as_json)
+    overlays = _overlays(with_report, report_sensitivity, report_uncertainty)
+    manner = Manner(overlays, dry_run, quiet, as_json)
     if sequence or (rank.count == 1 and not any(photo.is_dir() for photo in photos)):
         _run_restore(job, photos, _Run(out_dir, None if dry_run else stats, suffix, sequence, manner))
     else:
         decisive = _decisive(prior, settings, {**loading, **chain, **given, "format": image_format})
         _run_folder(FolderRun(out_dir, suffix, decisive, rank, together, timesteps, stats, manner), job, photos)
+
+
+def _overlays(report: bool, region: str | None, seeds: int | None) -> Overlays | None:
+    """What a report shows over its pictures; None where no report is asked for."""
+    if not report and region is None and seeds is None:
+        return None
+    from deqir.report import Overlays, check_drawing
+    from deqir.sensitivity import Region
+
+    check_drawing()
+    return Overlays(None if region is None else Region.parse(region), seeds)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def ui(
         Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
     ] = None,
     max_side: Annotated[int, typer.Option(help="Longest side of a result, in pixels.")] = 1024,
-    max_steps: Annotated[int, typer.Option(help="Timesteps of a chain at most.")] = 250,
+    max_steps: Annotated[int, typer.Option(help="Network calls of a serial chain at most.")] = 250,
+    max_iterations: Annotated[int, typer.Option(help="Iterations toward a reference photo at most.")] = 30,
     max_megabytes: Annotated[int, typer.Option(help="Size of an uploaded file at most.")] = 30,
 ) -> None:
     """Serve a web page that restores uploaded photos, until interrupted; nothing uploaded is kept."""
@@ -35,5 +36,5 @@ def ui(
     sources = {Path(source).name: source for source in prior or ["builtin"]}
     for source in sources.values():
         load_prior(source)
-    limits = Limits(max_side, max_steps, max_megabytes * 1_000_000)
+    limits = Limits(max_side, max_steps, max_megabytes * 1_000_000, iterations=max_iterations)
     serve(host, port, sources, limits, device, lambda address: out.print(f"deqir is at {address} (Ctrl-C ends it)"))

@@ -126,7 +126,7 @@ def film_picture(run: RunRecord, palette: Palette = LIGHT) -> bytes:
     """A PNG of the image as it formed.
 
     A parallel solve: the last state after some sweeps, and under each how far it still was from the end. Then, for any
-    run, states of the chain as they ended, from noise to the image.
+    run, states of the chain as they ended, from noise to the image, and the clean image that the network sees in each.
     """
     strips: list[tuple[str, list[str], list[Any]]] = []
     if run.is_parallel:
@@ -137,8 +137,10 @@ def film_picture(run: RunRecord, palette: Palette = LIGHT) -> bytes:
         strips.append(("the image", titles, [_pixels(run.film[frame]) for frame in frames]))
         scaled = [(distance / top).clamp(max=1).numpy() for distance in distances]
         strips.append((f"to its end,\n0 to {top:.0f} levels", [], scaled))
-    numbers = run.state_numbers.tolist()
+    numbers, timesteps = run.state_numbers.tolist(), run.timesteps.tolist()
     strips.append(("states at\nthe end", [f"state {number}" for number in numbers], [_pixels(x) for x in run.states]))
+    seen_at = [f"at t = {timesteps[number]}" for number in numbers[:-1]]
+    strips.append(("denoised\nestimate", [*seen_at, "the image"], [_pixels(x) for x in run.estimates]))
     return _png(_strips(strips, run.states.shape[-2] / run.states.shape[-1], palette))
 
 

@@ -23,6 +23,10 @@ TOP_SETTINGS = {
 }  # fmt: skip
 
 
+ESTIMATED = (
+    "* Estimated, not run: as many single network calls as the serial chain has steps, each at the time of one, the "
+    "better of two that were timed after this run. A ratio below 1 is in favour of this run."
+)
 SMALL = 250_000  # bytes
 
 
@@ -36,7 +40,7 @@ class Drawings:
 
 def draw(run: RunRecord) -> Drawings:
     """All pictures of ``run``."""
-    pictures = {name: image_picture(image) for name, image in run.pictures.items()}
+    pictures = {name: image_picture(image) for name, image in (*run.pictures.items(), *run.overlays.items())}
     both = []
     for palette in (LIGHT, DARK):
         drawn = {"difference": difference_picture(run.difference, palette), "film-strip": film_picture(run, palette)}
@@ -56,6 +60,7 @@ def render(run: RunRecord, drawings: Drawings) -> str:
             _pictures(run, drawings),
             _convergence(run, drawings),
             _film(run, drawings),
+            _overlays(run, drawings),
             _settings(run),
         )
     )
@@ -89,12 +94,13 @@ def _costs(run: RunRecord) -> str:
     heads: tuple[str, ...]
     if run.is_parallel:
         serial = settings.get("serial_seconds")
+        known = isinstance(serial, (int, float)) and serial > 0
         rows = [
-            ("Sequential network calls", f"{sweeps}", f"{steps}"),
-            ("Images handed to the network", f"{nfe}", f"{steps}"),
-            ("Seconds", f"{seconds:.2f}", f"{serial:.2f} (estimated)" if isinstance(serial, (int, float)) else "-"),
+            ("Sequential network calls", f"{sweeps}", f"{steps}", f"{sweeps / steps:.2f}"),
+            ("Images handed to the network", f"{nfe}", f"{steps}", f"{nfe / steps:.2f}"),
+            ("Seconds", f"{seconds:.2f}", *((f"{serial:.2f} *", f"{seconds / serial:.2f}") if known else ("-", "-"))),
         ]
-        heads = ("", "this run", "serial chain")
+        heads = ("", "this run", "serial chain", "ratio")
     else:
         rows = [
             ("Sequential network calls", f"{sweeps}"),
@@ -102,9 +108,9 @@ def _costs(run: RunRecord) -> str:
             ("Seconds", f"{seconds:.2f}"),
         ]
         heads = ("", "serial chain")
-    table = _table("Cost", heads, rows)
-    quality = _quality(settings)
-    return f'<section class="tables" aria-label="Figures">\n{table}\n{quality}\n</section>'
+    tables = _table("Cost", heads, rows) + _quality(settings)
+    note = f'\n<p class="note">{ESTIMATED}</p>' if run.is_parallel else ""
+    return f'<section aria-label="Figures">\n<div class="tables">{tables}</div>{note}\n</section>'
 
 
 def _quality(settings: dict[str, Any]) -> str:
@@ -176,16 +182,51 @@ def _convergence(run: RunRecord, drawings: Drawings) -> str:
 
 def _film(run: RunRecord, drawings: Drawings) -> str:
     states = ", ".join(str(number) for number in run.state_numbers.tolist())
-    caption = alt = f"States {states} as they ended, from noise to the restored image."
+    below = (
+        "states of the chain as they ended, and the clean image that the network sees in each of them, at timestep t"
+    )
+    caption = f"From noise to the restored image: {below}."
+    alt = f"Film strip: states {states} of the chain as they ended, and the denoised estimate in each."
     if run.is_parallel:
         sweeps = ", ".join(str(sweep) for sweep in run.film_sweeps.tolist())
-        caption = (
-            "Above, the restored image after some of the sweeps and how far it was from its end. Below, states of the "
-            "chain as they ended."
+        caption = f"Above, the restored image after some of the sweeps and how far it was from its end. Below, {below}."
+        alt = (
+            f"Film strip: the restored image after sweeps {sweeps}, its distance to the end, states {states} as they "
+            "ended, and the denoised estimate in each."
         )
-        alt = f"Film strip: the restored image after sweeps {sweeps}, its distance to the end, and states {states}."
     figure = _figure(caption, alt, drawings.light["film-strip"], drawings.dark["film-strip"])
     return f"<section>\n<h2>The image as it forms</h2>\n{figure}\n</section>"
+
+
+def _overlays(run: RunRecord, drawings: Drawings) -> str:
+    """The maps that were asked for, nothing without any."""
+    if not run.overlays:
+        return ""
+    asked = run.settings["overlays"]
+    seeds, region = asked.get("seeds"), asked.get("region")
+    found = {key: _grey_levels(asked.get(key)) for key in ("image_spread", "region_spread")}
+    frame = f"the framed region ({region})"
+    inside = f", {found['region_spread']} in {frame}" if region else ""
+    texts = {
+        "decided": (
+            f"What decided {frame}: the brighter an observed value, the more a change of it moves the region.",
+            f"The observation with a map of what decided the region {region}",
+        ),
+        "noise": (
+            f"The same for the initial noise: the brighter, the more the seed alone decided {frame}.",
+            f"The result with a map of the initial noise that decided the region {region}",
+        ),
+        "spread": (
+            f"How far {seeds} seeds differ: a standard deviation of {found['image_spread']} on average{inside}.",
+            f"The result with a map of the standard deviation over {seeds} seeds",
+        ),
+    }
+    figures = [_figure(*texts[name], drawings.light[name], css="pixels") for name in run.overlays]
+    return f'<section>\n<h2>Why, and how sure</h2>\n<div class="grid">\n{"".join(figures)}\n</div>\n</section>'
+
+
+def _grey_levels(value: Any) -> str:
+    return f"{255 * value:.2g} grey levels" if isinstance(value, (int, float)) else "unknown"
 
 
 def _settings(run: RunRecord) -> str:

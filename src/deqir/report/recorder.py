@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from deqir.jobs import Finished
+from deqir.report.estimates import clean_estimates, seconds_per_call
+from deqir.report.overlays import Overlays
 from deqir.report.run import RunRecord
-from deqir.restoration import DTYPES, Restorer, resolve_device
 from deqir.results import Progress
 
 PICTURE_SIDE, THUMBNAIL_SIDE = 768, 128
@@ -20,11 +21,13 @@ STATES_SHOWN = 8
 class Recorder:
     """Listens to the progress of one image's restoration, then turns what it heard into a ``RunRecord``.
 
-    Thumbnails of the image are kept after sweeps 1, 2, 3, 4, 6, 8, 12, 16, ... and after the last one, and those of
-    ``STATES_SHOWN`` states as they ended.
+    Thumbnails of the image are kept after sweeps 1, 2, 3, 4, 6, 8, 12, 16, ... and after the last one, and
+    ``STATES_SHOWN`` states as they ended. ``overlays``: which maps are wanted over the pictures; the first report
+    raises OptionError where they do not fit the image.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, overlays: Overlays | None = None) -> None:
+        self.overlays = overlays or Overlays()
         self.started = time.perf_counter()
         self.residuals: list[Tensor] = []
         self.counts: list[tuple[int, int, float]] = []
@@ -33,9 +36,11 @@ class Recorder:
 
     def __call__(self, progress: Progress) -> None:
         """Take one report in."""
-        if progress.states is None or progress.residuals is None:
-            if progress.done in shown_states(progress.total):
-                self.states[progress.done] = thumbnails(progress.image[:1])
+        self.overlays.check((progress.image.shape[-2], progress.image.shape[-1]))
+        if progress.states is not None:
+            first = progress.done if progress.residuals is None else 1
+            self._keep_states(progress.states[:, :1], first, progress.total)
+        if progress.residuals is None:
             return
         self.residuals.append(progress.residuals[:, 0].float())
         self.counts.append((progress.done, progress.nfe, time.perf_counter() - self.started))
@@ -43,19 +48,27 @@ class Recorder:
         if not _is_frame(previous):
             del self.frames[previous]
         self.frames[progress.sweep] = thumbnails(progress.image[:1])
-        for number in shown_states(progress.total):
-            self.states[number] = thumbnails((progress.states[number - 1, :1] + 1) / 2)
+
+    def _keep_states(self, states: Tensor, first: int, total: int) -> None:
+        """Copy those of ``states`` (N, 1, C, H, W), the first of which has the number ``first``, that are shown."""
+        for number in shown_states(total):
+            if first <= number < first + len(states):
+                self.states[number] = states[number - first].to("cpu", copy=True)
 
     def record(self, finished: Finished) -> RunRecord:
-        """All that a report of ``finished`` needs; for a parallel solve, one network call is timed twice."""
-        restorer, settings = finished.restorer, {**finished.record, "shape": list(finished.problem.shape)}
-        levels = restorer.prior.schedule.levels(restorer.steps, restorer.spacing)
-        timesteps = levels.with_travel(restorer.travel_length, restorer.travel_repeat).timesteps
+        """All that a report of ``finished`` needs.
+
+        The network sees the shown states once more; for a parallel solve, one call is timed twice.
+        """
+        settings = {**finished.record, "shape": list(finished.problem.shape)}
+        chain = finished.restorer.chain(finished.problem.y)
+        timesteps = chain.step.levels.timesteps
         steps = len(timesteps)
-        if self.residuals and settings.get("tile") is None:  # a tiled image takes more than one call
-            settings["serial_seconds"] = steps * _seconds_per_call(restorer, finished.problem.shape)
+        if self.residuals:
+            settings["serial_seconds"] = steps * seconds_per_call(chain)
+        overlays, settings["overlays"] = self.overlays.draw(finished)
         done, nfe, seconds = zip(*self.counts, strict=True) if self.counts else ((), (), ())
-        states = shown_states(steps)
+        states = {number: self.states[number] for number in shown_states(steps)}
         return RunRecord(
             settings=settings,
             timesteps=timesteps,
@@ -65,9 +78,11 @@ class Recorder:
             seconds=torch.tensor(seconds, dtype=torch.float64),
             film=torch.cat(list(self.frames.values())) if self.frames else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
             film_sweeps=torch.tensor(list(self.frames), dtype=torch.long),
-            states=torch.cat([self.states[number] for number in states]),
-            state_numbers=torch.tensor(states),
+            states=thumbnails((torch.cat(list(states.values())) + 1) / 2),
+            estimates=thumbnails((clean_estimates(chain, states) + 1) / 2),
+            state_numbers=torch.tensor(list(states)),
             pictures={name: thumbnails(image, PICTURE_SIDE)[0] for name, image in _pictures(finished).items()},
+            overlays={name: thumbnails(image[None], PICTURE_SIDE)[0] for name, image in overlays.items()},
             difference=_difference(finished),
         )
 
@@ -118,19 +133,3 @@ def _difference(finished: Finished) -> Tensor:
     image, truth = finished.result.image.cpu().clamp(0, 1), finished.problem.truth
     other = (_pinv(finished) if truth is None else truth).cpu().clamp(0, 1)
     return _reduced((image - other).abs().mean(1, keepdim=True).float() * 255, PICTURE_SIDE)[0, 0]
-
-
-def _seconds_per_call(restorer: Restorer, shape: tuple[int, int, int]) -> float:
-    """The time of one network call on one state, in seconds: the better of two."""
-    device = resolve_device(restorer.device)
-    denoiser = restorer.prior.to(device, DTYPES[restorer.dtype])
-    dtype = torch.float64 if restorer.dtype == "float64" else torch.float32
-    state = torch.zeros(1, restorer.prior.channels, *shape[1:], device=device, dtype=dtype)
-    timestep = torch.zeros(1, dtype=torch.long, device=device)
-    seconds = []
-    with torch.no_grad():
-        for _ in range(2):
-            started = time.perf_counter()
-            float(denoiser(state, timestep).sum())  # reading a number waits for the device
-            seconds.append(time.perf_counter() - started)
-    return min(seconds)

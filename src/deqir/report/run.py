@@ -13,25 +13,28 @@ from torch import Tensor
 from deqir.errors import RunReadError
 from deqir.images import StrPath, atomic_write
 
-FORMAT = "deqir run 1"
+FORMAT = "deqir run 2"
 JSON_NAME, TENSORS_NAME = "run.json", "run.safetensors"
 PICTURES = ("observation", "result", "truth")
+OVERLAYS = ("decided", "noise", "spread")
 
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
     """What a report shows of one image's restoration, in N sweeps over S states.
 
-    ``settings`` is the record of the job with ``shape`` (C, H, W) and, for a parallel solve, ``serial_seconds``: the
-    estimated time of the serial chain. ``timesteps`` (S,) int64. ``residuals`` (N, S) float32: how far each sweep moved
-    each state, root mean square in grey levels, 0 where it was final or not reached, NaN where it overflowed.
-    ``finished`` (N,) counts the final states after each sweep, ``nfe`` (N,) the images handed to the network so far,
-    ``seconds`` (N,) is the time since the start. A serial chain has no sweeps: N = 0.
+    ``settings`` is the record of the job with ``shape`` (C, H, W), the figures of the ``overlays`` and, for a parallel
+    solve, ``serial_seconds``: the estimated time of the serial chain. ``timesteps`` (S,) int64. ``residuals`` (N, S)
+    float32: how far each sweep moved each state, root mean square in grey levels, 0 where it was final or not reached,
+    NaN where it overflowed. ``finished`` (N,) counts the final states after each sweep, ``nfe`` (N,) the images handed
+    to the network so far, ``seconds`` (N,) is the time since the start. A serial chain has no sweeps: N = 0.
 
     ``film`` (F, C, h, w) uint8 shows the restored image after F of the sweeps (``film_sweeps``), ``states``
-    (K, C, h, w) uint8 K of the final states (``state_numbers``, from 1 to S). ``pictures`` holds ``observation``,
-    ``result`` and, where it is known, ``truth``, (C, h, w) uint8; ``difference`` (h, w) float32 is the mean distance of
-    the result to the truth, or else to what the observation alone gives (A+ y), in grey levels.
+    (K, C, h, w) uint8 K of the final states (``state_numbers``, from 1 to S) and ``estimates`` the clean images that
+    the network sees in them. ``pictures`` holds ``observation``, ``result`` and, where it is known, ``truth``,
+    (C, h, w) uint8, ``overlays`` the maps that were asked for, (3, h, w) uint8: ``decided``, ``noise`` and ``spread``.
+    ``difference`` (h, w) float32 is the mean distance of the result to the truth, or else to what the observation alone
+    gives (A+ y), in grey levels.
     """
 
     settings: dict[str, Any]
@@ -43,8 +46,10 @@ class RunRecord:
     film: Tensor
     film_sweeps: Tensor
     states: Tensor
+    estimates: Tensor
     state_numbers: Tensor
     pictures: dict[str, Tensor]
+    overlays: dict[str, Tensor]
     difference: Tensor
 
     @property
@@ -54,14 +59,15 @@ class RunRecord:
 
 
 _TENSORS = (
-    "timesteps", "residuals", "finished", "nfe", "seconds", "film", "film_sweeps", "states", "state_numbers",
-    "difference",
+    "timesteps", "residuals", "finished", "nfe", "seconds", "film", "film_sweeps", "states", "estimates",
+    "state_numbers", "difference",
 )  # fmt: skip
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("file", "task", "solver", "status"), str),
     **dict.fromkeys(("steps", "sweeps", "nfe"), int),
     **dict.fromkeys(("seconds", "tolerance"), (int, float)),
+    "overlays": dict,
 }
 
 
@@ -70,7 +76,8 @@ def write_run(folder: Path, run: RunRecord) -> None:
     from safetensors.torch import save
 
     tensors = {name: getattr(run, name).contiguous() for name in _TENSORS}
-    tensors |= {f"pictures.{name}": picture.contiguous() for name, picture in run.pictures.items()}
+    for group in ("pictures", "overlays"):
+        tensors |= {f"{group}.{name}": picture.contiguous() for name, picture in getattr(run, group).items()}
     text = json.dumps({"format": FORMAT, "settings": run.settings}, indent=2, allow_nan=False) + "\n"
     atomic_write(folder / TENSORS_NAME, save(tensors))
     atomic_write(folder / JSON_NAME, text.encode())
@@ -81,8 +88,12 @@ def read_run(path: StrPath) -> RunRecord:
     file = Path(path) / JSON_NAME if Path(path).is_dir() else Path(path)
     settings = _read_settings(file)
     tensors = _read_tensors(file.with_name(TENSORS_NAME))
-    pictures = {name: tensors[f"pictures.{name}"] for name in PICTURES if f"pictures.{name}" in tensors}
-    run = RunRecord(settings, **{name: tensors[name] for name in _TENSORS}, pictures=pictures)
+    parts: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
+    parts |= {
+        group: {name: tensors[f"{group}.{name}"] for name in names if f"{group}.{name}" in tensors}
+        for group, names in (("pictures", PICTURES), ("overlays", OVERLAYS))
+    }
+    run = RunRecord(settings, **parts)
     if not _fits(run):
         raise RunReadError(f"{file.parent} holds a run whose parts do not fit together; restore with --report again")
     return run
@@ -124,14 +135,14 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
 def _fits(run: RunRecord) -> bool:
     sweeps, steps = len(run.residuals), len(run.timesteps)
     counts = (run.finished, run.nfe, run.seconds)
-    pictures = run.pictures.values()
-    shown = (run.film, run.states, *pictures)
+    pictures = [*run.pictures.values(), *run.overlays.values()]
+    shown = (run.film, run.states, run.estimates, *pictures)
     return (
         run.residuals.shape == (sweeps, steps)
         and all(values.shape == (sweeps,) for values in counts)
         and len(run.film) == len(run.film_sweeps)
-        and 0 < len(run.states) == len(run.state_numbers)
-        and all(images.ndim == 4 for images in (run.film, run.states))
+        and 0 < len(run.states) == len(run.estimates) == len(run.state_numbers)
+        and all(images.ndim == 4 for images in (run.film, run.states, run.estimates))
         and all(picture.ndim == 3 and picture.numel() > 0 for picture in pictures)
         and all(images.dtype == torch.uint8 for images in shown)
         and all(images.shape[-3] in (1, 3) for images in shown)

@@ -21,6 +21,7 @@ table { border-collapse: collapse; font-size: .925rem; }
 caption { text-align: left; font-weight: 600; padding-bottom: .25rem; }
 th, td { text-align: left; font-weight: 400; padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+.note { color: var(--soft); font-size: .875rem; margin: .5rem 0 0; max-width: 46rem; }
 th[scope=row] { color: var(--soft); }
 .tables td { white-space: nowrap; }
 .grid { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(45%, 15rem), 1fr)); }

@@ -11,14 +11,17 @@ from html import escape
 from typing import Any
 
 import gradio as gr
-from torch import Tensor
 
 from deqir.errors import DeqirError
+from deqir.initialization import Iteration
+from deqir.old_photo import TRAVEL
+from deqir.problems import APPRAISED
 from deqir.report.recorder import thumbnails
 from deqir.webui import looks
-from deqir.webui.controls import DENOISING, Controls
+from deqir.webui.controls import DENOISING, ESTIMATE, Controls
 from deqir.webui.display import Display
-from deqir.webui.photos import painted_mask, read_mask_file
+from deqir.webui.photos import covered, painted_mask, pixels, read_mask_file
+from deqir.webui.settings import BRUSH, Settings
 from deqir.webui.solve import StoppedError
 from deqir.webui.workbench import Moment, Outcome, Workbench
 
@@ -43,10 +46,38 @@ class Actions:
         """The page was closed."""
         self.workbench.sessions.leave(_session(request))
 
-    def choose_task(self, task: str, noise: float) -> list[Any]:
-        """Show the controls of ``task``; denoising needs some noise."""
-        shown = [gr.update(visible=name == task) for name in self.controls.groups]
-        return [*shown, gr.update(value=DENOISING) if task == "denoise" and not noise else gr.update()]
+    def choose_task(self, task: str, noise: float) -> Updates:
+        """Show the controls of ``task`` and what suits it: denoising needs some noise, old photos travel in time."""
+        named, groups = self.controls.named, self.controls.groups
+        travel = TRAVEL if task == "old-photo" else dict.fromkeys(TRAVEL, 1)
+        level = {named["noise"]: gr.update(value=DENOISING)} if task == "denoise" and not noise else {}
+        return {
+            **{group: gr.update(visible=name == task) for name, group in groups.items()},
+            **{named[name]: gr.update(value=value) for name, value in travel.items()},
+            named[ESTIMATE]: gr.update(value=task in APPRAISED),
+            **level,
+        }
+
+    def choose_mask(self, task: str, inpainted: str, damaged: str) -> Updates:
+        """Show the editor where the mask is painted, and the share of a random one."""
+        chosen = {"inpaint": inpainted, "old-photo": damaged}.get(task)
+        return {
+            self.controls.editor: gr.update(visible=chosen == BRUSH),
+            self.controls.named["inpaint.hidden"]: gr.update(visible=inpainted == "random"),
+        }
+
+    def find_damage(self, photo: str | None, *values: Any) -> Updates:
+        """Paint the damage that is found into the editor, where it can be changed."""
+        try:
+            settings = self.workbench.settings(self.controls.asked(values))
+            image, mask = self.workbench.damage(photo, settings)
+        except DeqirError as error:
+            return {self.display.status: looks.said(str(error))}
+        gr.Info(f"{float((mask == 0).double().mean()):.1%} of the photo looks damaged; edit it with brush and eraser.")
+        return {
+            self.controls.editor: gr.update(value=covered(image, mask), visible=True),
+            self.controls.named["old-photo.mask"]: gr.update(value=BRUSH),
+        }
 
     def preview(self, photo: str | None, *values: Any) -> Updates:
         """Show what will be restored."""
@@ -57,13 +88,14 @@ class Actions:
             return {**hidden, shown.status: looks.said(WELCOME)}
         try:
             settings = self.workbench.settings(self.controls.asked(values))
-            image, (height, width) = self.workbench.preview(photo, settings)
+            preview = self.workbench.preview(photo, settings)
         except DeqirError as error:
             return {**hidden, shown.status: looks.said(str(error))}
+        ready = f"Ready: the result will have {preview.size[1]} x {preview.size[0]} pixels."
         return {
             **hidden,
-            shown.status: looks.said(f"Ready: the result will have {width} x {height} pixels."),
-            shown.picture: gr.update(value=_pixels(image), visible=True, label="What will be restored"),
+            shown.status: looks.said(f"{ready} {preview.found}".strip()),
+            shown.picture: gr.update(value=pixels(preview.image), visible=True, label="What will be restored"),
         }
 
     def fill_editor(self, photo: str | None, *values: Any) -> Any:
@@ -72,11 +104,13 @@ class Actions:
             settings = self.workbench.settings(self.controls.asked(values))
             if photo is None or not settings.has_brush:
                 return None
-            return _pixels(self.workbench.photo(photo, settings))
+            return pixels(self.workbench.photo(photo, settings))
         except DeqirError:
             return None  # the preview tells
 
-    def solve(self, request: gr.Request, photo: str | None, editor: Any, *values: Any) -> Iterator[Updates]:
+    def solve(
+        self, request: gr.Request, photo: str | None, reference: str | None, editor: Any, *values: Any
+    ) -> Iterator[Updates]:
         """Restore the photo and show how it goes."""
         shown = self.display
         yield {
@@ -90,8 +124,8 @@ class Actions:
             settings = self.workbench.settings(self.controls.asked(values))
             size = self.workbench.photo(photo, settings).shape[1:]
             mask = painted_mask(editor, (size[0], size[1])) if settings.has_brush else None
-            for event in self.workbench.restore(photo, settings, mask, _session(request)):
-                yield self._moment(event, settings.tolerance) if isinstance(event, Moment) else self._outcome(event)
+            for event in self.workbench.restore(photo, settings, mask, _session(request), reference):
+                yield self._moment(event, settings) if isinstance(event, Moment) else self._outcome(event)
         except StoppedError:
             yield self._ended("Stopped.")
         except DeqirError as error:
@@ -107,25 +141,28 @@ class Actions:
         return self._ended("Stopped.")
 
     def call(
-        self, photo: str, settings: dict[str, Any], mask: str | None, request: gr.Request
+        self, photo: str, settings: dict[str, Any], mask: str | None, reference: str | None, request: gr.Request
     ) -> tuple[str, dict[str, Any]]:
         """Restore ``photo`` for a program: the path of the result, and the settings with the record."""
         try:
             checked = self.workbench.settings(settings or {})
             size = self.workbench.photo(photo, checked).shape[1:]
             painted = read_mask_file(mask, (size[0], size[1]), self.workbench.limits) if mask else None
-            *_, outcome = self.workbench.restore(photo, checked, painted, _session(request))
+            *_, outcome = self.workbench.restore(photo, checked, painted, _session(request), reference)
         except (DeqirError, StoppedError) as error:
             raise gr.Error(escape(str(error), quote=False) or "stopped", print_exception=False) from None
         assert isinstance(outcome, Outcome)
         return str(outcome.result), {"settings": checked.to_json(), "result": outcome.run.settings}
 
-    def _moment(self, moment: Moment, tolerance: float) -> Updates:
+    def _moment(self, moment: Moment, settings: Settings) -> Updates:
         image = thumbnails(moment.progress.image, SHOWN_SIDE)[0]
+        picture = {self.display.picture: image.permute(1, 2, 0).expand(-1, -1, 3).numpy()}
+        if isinstance(moment.progress, Iteration):
+            return {**picture, self.display.status: looks.optimising(moment.progress, settings.iterations)}
         return {
+            **picture,
             self.display.status: looks.under_way(moment.progress),
-            self.display.picture: image.permute(1, 2, 0).expand(-1, -1, 3).numpy(),
-            self.display.chart: looks.chart(moment.recorder, tolerance),
+            self.display.chart: looks.chart(moment.recorder, settings.tolerance),
         }
 
     def _outcome(self, outcome: Outcome) -> Updates:
@@ -152,8 +189,3 @@ class Actions:
 
 def _session(request: gr.Request) -> str:
     return str(request.session_hash)
-
-
-def _pixels(image: Tensor) -> Any:
-    """(C, H, W) in [0, 1] as (H, W, 3) uint8."""
-    return (image * 255).round().byte().permute(1, 2, 0).expand(-1, -1, 3).numpy()

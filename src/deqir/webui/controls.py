@@ -8,9 +8,10 @@ from typing import Any, get_args
 
 import gradio as gr
 
+from deqir.old_photo import DETECT
 from deqir.operators.boundaries import Boundary
-from deqir.tasks import BLURS, TASKS
-from deqir.webui.settings import BRUSH, RULES, SOLVERS, SPACINGS, Limits, Settings
+from deqir.tasks import BLURS, WIDEST_BLUR
+from deqir.webui.settings import AUTO, BRUSH, NO_TILES, RULES, SOLVERS, SPACINGS, Limits, Settings
 
 TASK_NAMES = {
     "Super-resolution": "sr",
@@ -19,18 +20,28 @@ TASK_NAMES = {
     "Denoising": "denoise",
     "Colourisation": "colorize",
     "Compressed sensing": "cs",
+    "Old photo": "old-photo",
+    "Whatever is wrong with it": "auto",
 }
 MASK_NAMES = {"paint it": BRUSH, "random pixels": "random", "a box": "box", "text": "text"}
+DAMAGE_NAMES = {"find them": DETECT, "paint them": BRUSH, "scratches, for a good photo": "scratches"}
 DENOISING = 0.05
+ESTIMATE = "estimate"
+"""The name of the switch for ``noise`` auto; no setting of its own."""
 
 
 @dataclass(frozen=True, eq=False)
 class Controls:
-    """The components that hold settings, by the settings' names, and those that appear and disappear."""
+    """The components that hold settings, by the settings' names, and those that appear and disappear.
+
+    A setting of a task is named ``task.setting``.
+    """
 
     photo: gr.File
     bundled: gr.Button
+    reference: gr.File
     editor: gr.ImageEditor
+    find: gr.Button
     kernel: gr.HTML
     groups: Mapping[str, gr.Group]
     named: Mapping[str, Any]
@@ -39,16 +50,17 @@ class Controls:
         """The settings that the values of ``named`` mean; those of other tasks are left out."""
         given = dict(zip(self.named, values, strict=True))
         name = given.pop("task")
-        own = {key: given[key] for key in TASKS[name].settings if key in given}
-        others = {key: value for key, value in given.items() if key not in _TASK_SETTINGS}
+        if given.pop(ESTIMATE):
+            given["noise"] = AUTO
+        if given["tile_overlap"] == AUTO:
+            given["tile_overlap"] = None
+        own = {key.partition(".")[2]: value for key, value in given.items() if key.startswith(f"{name}.")}
+        others = {key: value for key, value in given.items() if "." not in key}
         return {"task": {"name": name, **own}, **others}
 
 
-_TASK_SETTINGS = ("scale", "downsampling", "mask", "hidden", "weights", "blur", "boundary", "ratio")
-
-
 def build_controls(limits: Limits, priors: list[str]) -> Controls:
-    """Lay the controls out in the column that is open. ``_TASK_SETTINGS`` must be among them."""
+    """Lay the controls out in the column that is open."""
     named: dict[str, Any] = {}
     photo = gr.File(label="Photo", file_types=["image"], height=110, elem_id="photo")
     bundled = gr.Button("Take the bundled photo", size="sm")
@@ -58,10 +70,12 @@ def build_controls(limits: Limits, priors: list[str]) -> Controls:
         label="The photo is",
     )
     named["task"] = gr.Dropdown(list(TASK_NAMES.items()), value="sr", label="Task", elem_id="task")
-    editor, kernel, groups = _task_controls(named)
+    kernel, find, groups = _task_controls(named)
+    editor = _editor()
     named["noise"] = gr.Slider(
         0, 0.2, 0, step=0.005, label="Noise in the observation", info="standard deviation for values of 0 to 1"
     )
+    named[ESTIMATE] = gr.Checkbox(False, label="Estimate the noise from the photo")
     named["side"] = gr.Slider(
         min(64, limits.side),
         limits.side,
@@ -72,36 +86,61 @@ def build_controls(limits: Limits, priors: list[str]) -> Controls:
     )
     with gr.Accordion("Chain and solver", open=False):
         _chain_controls(named, limits, priors)
-    return Controls(photo, bundled, editor, kernel, groups, named)
+    with gr.Accordion("Tiles and time travel", open=False):
+        _tile_controls(named)
+    with gr.Accordion("Reference photo", open=False):
+        reference = _reference_controls(named, limits)
+    return Controls(photo, bundled, reference, editor, find, kernel, groups, named)
 
 
-def _task_controls(named: dict[str, Any]) -> tuple[gr.ImageEditor, gr.HTML, dict[str, gr.Group]]:
+def _editor() -> gr.ImageEditor:
+    return gr.ImageEditor(
+        label="Paint over what is to be filled",
+        visible=False,
+        sources=(),
+        transforms=(),
+        layers=False,
+        brush=gr.Brush(colors=["#e11d74"], color_mode="fixed", default_size=16),
+        height=360,
+        elem_id="editor",
+    )
+
+
+def _task_controls(named: dict[str, Any]) -> tuple[gr.HTML, gr.Button, dict[str, gr.Group]]:
     """The controls that belong to one task each; those of super-resolution are shown first."""
     groups = {}
     with gr.Group() as groups["sr"]:
-        named["scale"] = gr.Dropdown([2, 3, 4, 6, 8], value=4, label="Factor of magnification")
-        named["downsampling"] = gr.Radio(["average", "bicubic"], value="average", label="How the photo was reduced")
+        named["sr.scale"] = gr.Dropdown([2, 3, 4, 6, 8], value=4, label="Factor of magnification")
+        named["sr.downsampling"] = gr.Radio(["average", "bicubic"], value="average", label="How the photo was reduced")
     with gr.Group(visible=False) as groups["inpaint"]:
-        named["mask"] = gr.Radio(list(MASK_NAMES.items()), value=BRUSH, label="What is to be filled")
-        editor = gr.ImageEditor(
-            label="Paint over what is to be filled",
-            sources=(),
-            transforms=(),
-            layers=False,
-            brush=gr.Brush(colors=["#e11d74"], color_mode="fixed", default_size=16),
-            height=360,
-            elem_id="editor",
+        named["inpaint.mask"] = gr.Radio(list(MASK_NAMES.items()), value=BRUSH, label="What is to be filled")
+        named["inpaint.hidden"] = gr.Slider(
+            0.05, 0.95, 0.5, step=0.05, label="Hidden share of the pixels", visible=False
         )
-        named["hidden"] = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Hidden share of the pixels", visible=False)
     with gr.Group(visible=False) as groups["deblur"]:
-        named["blur"] = gr.Radio(list(BLURS), value="gaussian", label="Blur kernel")
+        named["deblur.blur"] = gr.Radio(list(BLURS), value="gaussian", label="Blur kernel")
         kernel = gr.HTML(elem_id="kernel")
-        named["boundary"] = gr.Dropdown(list(get_args(Boundary)), value="circular", label="Beyond the border")
+        named["deblur.boundary"] = gr.Dropdown(list(get_args(Boundary)), value="circular", label="Beyond the border")
     with gr.Group(visible=False) as groups["colorize"]:
-        named["weights"] = gr.Radio(["mean", "luma"], value="mean", label="How grey was made")
+        named["colorize.weights"] = gr.Radio(["mean", "luma"], value="mean", label="How grey was made")
     with gr.Group(visible=False) as groups["cs"]:
-        named["ratio"] = gr.Slider(0.05, 1, 0.25, step=0.05, label="Measurements per pixel")
-    return editor, kernel, groups
+        named["cs.ratio"] = gr.Slider(0.05, 1, 0.25, step=0.05, label="Measurements per pixel")
+    with gr.Group(visible=False) as groups["old-photo"]:
+        find = _old_photo_controls(named)
+    with gr.Group(visible=False) as groups["auto"]:
+        named["auto.blur_width"] = gr.Slider(
+            0, WIDEST_BLUR, 0, step=0.1, label="Width of the blur", info="pixels, if you know it; 0: estimated"
+        )
+    return kernel, find, groups
+
+
+def _old_photo_controls(named: dict[str, Any]) -> gr.Button:
+    named["old-photo.mask"] = gr.Radio(list(DAMAGE_NAMES.items()), value=DETECT, label="Scratches and stains")
+    find = gr.Button("Find them, then edit what was found", size="sm", elem_id="find")
+    named["old-photo.scale"] = gr.Dropdown([1, 2, 4], value=1, label="Enlarge the old photo")
+    named["old-photo.colorize"] = gr.Checkbox(False, label="Find colours for a grey or yellowed photo")
+    named["old-photo.fading"] = gr.Radio([("undo it", AUTO), ("leave it", "none")], value=AUTO, label="Fading")
+    return find
 
 
 def _chain_controls(named: dict[str, Any], limits: Limits, priors: list[str]) -> None:
@@ -119,3 +158,38 @@ def _chain_controls(named: dict[str, Any], limits: Limits, priors: list[str]) ->
         list(RULES), value=Settings.rule, label="Rule", info="how the observation enters; auto goes by its noise"
     )
     named["seed"] = gr.Number(0, precision=0, minimum=0, label="Seed")
+
+
+def _tile_controls(named: dict[str, Any]) -> None:
+    tiles: list[Any] = [("automatic: large photos in tiles", AUTO), ("never", NO_TILES), 32, 64, 96, 128, 192, 256, 512]
+    named["tile"] = gr.Dropdown(
+        tiles, value=AUTO, label="Tile size", info="pixels that the network sees at once", elem_id="tile"
+    )
+    named["tile_overlap"] = gr.Dropdown(
+        [("an eighth of the tile", AUTO), 0, 8, 16, 32, 64], value=AUTO, label="Tile overlap", info="pixels at least"
+    )
+    named["travel_length"] = gr.Slider(
+        1, 20, 1, step=1, label="Time travel: length", info="steps that the chain goes back at a time"
+    )
+    named["travel_repeat"] = gr.Slider(
+        1, 5, 1, step=1, label="Time travel: repeats", info="times that it walks them; 1 is no time travel"
+    )
+
+
+def _reference_controls(named: dict[str, Any], limits: Limits) -> gr.File:
+    reference = gr.File(label="Reference photo", file_types=["image"], height=110, elem_id="reference")
+    named["reference"] = gr.Radio(
+        [("its colours", "colours"), ("the picture itself", "picture")],
+        value=Settings.reference,
+        label="What the result takes from it",
+        info="where the observation leaves it open",
+    )
+    named["iterations"] = gr.Slider(
+        1,
+        limits.iterations,
+        min(Settings.iterations, limits.iterations),
+        step=1,
+        label="Iterations",
+        info="each costs about three restorations",
+    )
+    return reference

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from deqir.initialization import Iteration
 from deqir.report import Recorder, RunRecord
 from deqir.report.figures import convergence_picture, image_picture
 from deqir.results import Progress
@@ -58,7 +59,7 @@ def theme() -> Any:
 
 def said(text: str, done: int = 0, total: int = 0) -> str:
     """The status line, which screen readers announce, and a bar of the finished timesteps."""
-    bar = f'<progress aria-label="finished timesteps" value="{done}" max="{total}"></progress>' if total else ""
+    bar = f'<progress aria-label="what is finished" value="{done}" max="{total}"></progress>' if total else ""
     return f'<div role="status" aria-live="polite"><p>{escape(text)}</p>{bar}</div>'
 
 
@@ -70,16 +71,27 @@ def under_way(progress: Progress) -> str:
     return said(f"{text}.", progress.done, progress.total)
 
 
+def optimising(iteration: Iteration, total: int) -> str:
+    """The status while the noise is optimised toward a reference."""
+    count = iteration.number + 1
+    text = f"Iteration {count} of {total}: distance to the reference {float(iteration.loss[0]):.3g}."
+    return said(text, count, total)
+
+
 def finished(run: RunRecord) -> str:
     """The status of a restoration that ended."""
     record = run.settings
-    text = (
+    losses = record.get("losses", [])
+    text = f"Distance to the reference {losses[0]:.3g}, then {min(losses):.3g}. " if losses else ""
+    text += (
         f"{'Converged' if record['status'] == 'converged' else Status.MAX_SWEEPS.value.capitalize()}: "
         f"{record['solver']} solver, {record['sweeps']} sweeps, {record['nfe']} network evaluations, "
         f"{record['seconds']:.1f} s."
     )
     if record.get("psnr") is not None and record.get("classical_psnr") is not None:
         text += f" PSNR {record['psnr']:.2f} dB, {record['classical']} {record['classical_psnr']:.2f} dB."
+    if "findings" in record:
+        text += f" {record['findings']['assumed'].capitalize()}."
     return said(text)
 
 

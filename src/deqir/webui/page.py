@@ -6,12 +6,12 @@ from typing import Any
 
 import gradio as gr
 
+from deqir.old_photo import TRAVEL
 from deqir.tasks import BLURS
 from deqir.webui import looks
 from deqir.webui.actions import WELCOME, Actions
-from deqir.webui.controls import build_controls
+from deqir.webui.controls import ESTIMATE, build_controls
 from deqir.webui.display import build_display
-from deqir.webui.settings import BRUSH
 from deqir.webui.workbench import Workbench
 
 UPLOAD_AGE = 3600
@@ -42,31 +42,35 @@ def build_page(workbench: Workbench) -> gr.Blocks:
 def _connect_controls(page: gr.Blocks, actions: Actions) -> None:
     """Controls that show other controls, and the preview that follows them all."""
     controls, named = actions.controls, actions.controls.named
-    task, mask, blur = named["task"], named["mask"], named["blur"]
+    task, blur, masks = named["task"], named["deblur.blur"], [named["inpaint.mask"], named["old-photo.mask"]]
     bundled = actions.workbench.bundled_photo
     controls.bundled.click(lambda: (str(bundled), True), None, [controls.photo, named["simulate"]], **_PRIVATE)
-    task.change(actions.choose_task, [task, named["noise"]], [*controls.groups.values(), named["noise"]], **_PRIVATE)
-    mask.change(
-        lambda name: (gr.update(visible=name == BRUSH), gr.update(visible=name == "random")),
-        mask,
-        [controls.editor, named["hidden"]],
-        **_PRIVATE,
+    suited = [named[name] for name in ("noise", ESTIMATE, *TRAVEL)]
+    task.change(actions.choose_task, [task, named["noise"]], [*controls.groups.values(), *suited], **_PRIVATE)
+    named[ESTIMATE].change(
+        lambda estimated: gr.update(interactive=not estimated), named[ESTIMATE], named["noise"], **_PRIVATE
     )
+    masked = [component.change for component in (task, *masks)]
+    gr.on(masked, actions.choose_mask, [task, *masks], [controls.editor, named["inpaint.hidden"]], **_PRIVATE)
     gr.on([page.load, blur.change], lambda name: looks.kernel(name, BLURS[name]()), blur, controls.kernel, **_PRIVATE)
     inputs, latest = [controls.photo, *named.values()], {"trigger_mode": "always_last", **_PRIVATE}
     shown = [component.change for component in inputs]
     gr.on(shown, actions.preview, inputs, actions.display.components, **latest)
-    edited = [component.change for component in (controls.photo, task, mask, named["side"])]
+    edited = [component.change for component in (controls.photo, task, named["side"], named["old-photo.scale"])]
+    edited += [mask.input for mask in masks]  # a change by "find" brings its own painting
     gr.on(edited, actions.fill_editor, inputs, controls.editor, **latest)
+    found = [controls.editor, named["old-photo.mask"], actions.display.status]
+    controls.find.click(actions.find_damage, inputs, found, **_PRIVATE)
 
 
 def _connect_solve(actions: Actions) -> None:
     """The buttons that start and stop, and the endpoint for programs."""
     controls, display = actions.controls, actions.display
-    inputs = [controls.photo, controls.editor, *controls.named.values()]
+    inputs = [controls.photo, controls.reference, controls.editor, *controls.named.values()]
     running = display.restore.click(actions.solve, inputs, display.components, **_SOLVES, **_PRIVATE)
     display.stop.click(actions.stop, None, display.components, cancels=[running], queue=False, **_PRIVATE)
     photo, mask = gr.File(visible=False, label="photo"), gr.File(visible=False, label="mask, white = keep")
-    settings = gr.JSON(visible=False, label="settings")
+    settings, reference = gr.JSON(visible=False, label="settings"), gr.File(visible=False, label="reference photo")
     answer = [gr.File(visible=False, label="restored"), gr.JSON(visible=False, label="settings and record")]
-    gr.Button(visible=False).click(actions.call, [photo, settings, mask], answer, api_name="restore", **_SOLVES)
+    given = [photo, settings, mask, reference]
+    gr.Button(visible=False).click(actions.call, given, answer, api_name="restore", **_SOLVES)

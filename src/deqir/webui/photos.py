@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from deqir.errors import ImageReadError, OptionError
 from deqir.images import read_image, write_image
-from deqir.webui.settings import Limits, Settings
+from deqir.webui.settings import BRUSH_COLOUR, Limits, Settings
 
 
 def read_photo(path: str | None, limits: Limits) -> Tensor:
@@ -40,7 +40,13 @@ def reduced(photo: Tensor, side: int) -> Tensor:
     if max(height, width) <= side:
         return photo
     factor = side / max(height, width)
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    return resized(photo, (max(1, round(height * factor)), max(1, round(width * factor))))
+
+
+def resized(photo: Tensor, size: tuple[int, int]) -> Tensor:
+    """``photo`` (C, H, W) in ``size`` (H, W): reduced by the mean of areas, enlarged bilinearly."""
+    if size[0] > photo.shape[1] or size[1] > photo.shape[2]:
+        return interpolate(photo[None], size, mode="bilinear", align_corners=False)[0]
     return interpolate(photo[None], size, mode="area")[0]
 
 
@@ -58,12 +64,30 @@ def painted_mask(editor: Any, size: tuple[int, int]) -> Tensor:
     return 1 - torch.stack(painted).any(0).float()[None] if painted else torch.ones(1, *size)
 
 
+def pixels(image: Tensor) -> Any:
+    """(C, H, W) in [0, 1] as (H, W, 3) uint8."""
+    return (image * 255).round().byte().permute(1, 2, 0).expand(-1, -1, 3).numpy()
+
+
+def covered(photo: Tensor, mask: Tensor) -> dict[str, Any]:
+    """What an editor shows of ``photo`` (C, H, W) where ``mask`` (1, H, W) is painted over where it is 0."""
+    background, hidden = pixels(photo), (mask[0] == 0).numpy()
+    layer = np.zeros((*hidden.shape, 4), np.uint8)
+    layer[hidden] = [*(round(255 * part) for part in BRUSH_COLOUR), 255]
+    composite = np.where(hidden[..., None], layer[..., :3], background)
+    return {"background": background, "layers": [layer], "composite": composite}
+
+
 def stage(photo: Tensor, settings: Settings, mask: Tensor | None, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Write what is restored into ``folder``; returns the file and the task's settings, which then name the mask."""
+    """Write what is restored into ``folder``; returns the file and the task's settings, which then name the mask.
+
+    An old photo may be whole, inpainting needs something to fill.
+    """
     file, task = folder / "photo.png", dict(settings.task)
     write_image(file, photo, bits=16)
     if settings.has_brush:
-        if mask is None or bool(mask.all()):
+        mask = torch.ones(1, *photo.shape[1:]) if mask is None else mask
+        if task["name"] == "inpaint" and bool(mask.all()):
             raise OptionError("nothing is painted on the photo; paint over what is to be filled, or take another mask")
         if not mask.any():
             raise OptionError("the whole photo is painted over; leave something to restore it from")

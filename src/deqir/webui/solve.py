@@ -7,9 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from deqir.initialization import Iteration
 from deqir.results import Progress
 
-Watch = Callable[[Progress], None]
+Report = Progress | Iteration
+Watch = Callable[[Report], None]
 
 
 class StoppedError(Exception):
@@ -21,11 +23,11 @@ class Solve:
 
     def __init__(self, work: Callable[[Watch], Any], stop: threading.Event):
         self.work, self.stop = work, stop
-        self.latest: queue.Queue[Progress | None] = queue.Queue()
+        self.latest: queue.Queue[Report | None] = queue.Queue()
         self.outcome: Any = None
         self.error: BaseException | None = None
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Iterator[Report]:
         """The latest progress, as often as there is some; raises what the work raised, or StoppedError."""
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
@@ -38,7 +40,7 @@ class Solve:
         if self.error is not None:
             raise self.error
 
-    def _newest(self) -> Progress | None:
+    def _newest(self) -> Report | None:
         newest = self.latest.get()
         while newest is not None and not self.latest.empty():
             newest = self.latest.get()
@@ -52,7 +54,7 @@ class Solve:
         finally:
             self.latest.put(None)
 
-    def _watch(self, progress: Progress) -> None:
+    def _watch(self, progress: Report) -> None:
         if self.stop.is_set():
             raise StoppedError
         self.latest.put(progress)

@@ -16,15 +16,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from deqir.defects import DefectDetector
 from deqir.demo import PHOTO
 from deqir.images import atomic_write, write_image
+from deqir.initialization import Iteration
 from deqir.jobs import Finished, RestoreJob
 from deqir.priors import Denoiser, load_prior
 from deqir.report import Recorder, RunRecord, write_report
 from deqir.results import Progress
+from deqir.tasks import Task
+from deqir.webui.guided import Guided
 from deqir.webui.photos import read_photo, reduced, stage
 from deqir.webui.sessions import Sessions
-from deqir.webui.settings import Limits, Settings
+from deqir.webui.settings import BRUSH_COLOUR, Limits, Settings, refuse_whole
 from deqir.webui.solve import Solve, Watch
 
 
@@ -42,11 +46,20 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """A restoration under way: its latest progress and all that was recorded before."""
+    """A restoration under way: its latest progress, or that of an optimisation, and all that was recorded before."""
 
-    progress: Progress
+    progress: Progress | Iteration
     recorder: Recorder
     folder: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """What will be restored, ``image`` (C, h, w) in [0, 1], the ``size`` (H, W) of the result, and what was found."""
+
+    image: Tensor
+    size: tuple[int, int]
+    found: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,26 +89,39 @@ class Workbench:
         """The upload as it will be restored or, to simulate, degraded, (C, H, W) in [0, 1]."""
         return reduced(read_photo(path, self.limits), settings.photo_side)
 
-    def preview(self, path: str, settings: Settings) -> tuple[Tensor, tuple[int, int]]:
-        """The observation that would be restored, (C, H, W) in [0, 1], a painted mask left out; the result's (H, W)."""
+    def damage(self, path: str | None, settings: Settings) -> tuple[Tensor, Tensor]:
+        """An upload as it will be restored, (C, H, W), and the damage found in it, (1, H, W), 0 there."""
+        photo = self.photo(path, settings)
+        return photo, DefectDetector().observed(photo[None])[0]
+
+    def preview(self, path: str, settings: Settings) -> Preview:
+        """The observation that would be restored, a painted mask left out and detected damage in the brush's colour."""
         photo = self.photo(path, settings)
         if settings.has_brush:
-            return photo, (photo.shape[1], photo.shape[2])
+            return Preview(
+                photo, Task.from_settings({**settings.task, "mask": "box"}).image_shape(tuple(photo.shape))[1:]
+            )
         with TemporaryDirectory(dir=self.sessions.root) as folder:
             file, task = stage(photo, settings, None, Path(folder))
             problem = self._job(settings, task).problem(file)
         is_image = problem.y.ndim == 4 and problem.y.shape[1] in (1, 3)
-        shown = problem.y if is_image else problem.operator.pinv(problem.y)
-        return shown[0].clamp(0, 1), problem.shape[1:]
+        shown = (problem.y if is_image else problem.operator.pinv(problem.y))[0].clamp(0, 1)
+        if problem.mask is not None:
+            shown = torch.where(problem.mask[0] > 0, shown, torch.tensor(BRUSH_COLOUR).view(3, 1, 1))
+        return Preview(shown, problem.shape[1:], str(problem.findings.get("assumed", "")))
 
     def restore(
-        self, path: str | None, settings: Settings, mask: Tensor | None, session: str
+        self, path: str | None, settings: Settings, mask: Tensor | None, session: str, reference: str | None = None
     ) -> Iterator[Moment | Outcome]:
-        """Restore the upload ``path``: moments, then the outcome. Raises DeqirError, or StoppedError by the session."""
+        """Restore the upload ``path``, toward the upload ``reference`` where there is one: moments, then the outcome.
+
+        Raises DeqirError, or StoppedError by the session.
+        """
         stop, folder = self.sessions.begin(session)
         file, task = stage(self.photo(path, settings), settings, mask, folder)
         job, recorder = self._job(settings, task), Recorder()
-        solve = Solve(partial(_work, job, settings, file, folder, recorder), stop)
+        guided = None if reference is None else Guided(job, settings, read_photo(reference, self.limits))
+        solve = Solve(partial(_work, job, settings, file, recorder, guided), stop)
         for progress in solve:
             yield Moment(progress, recorder, folder)
         yield solve.outcome
@@ -111,17 +137,25 @@ class Workbench:
             return self.loaded[name]
 
 
-def _work(job: RestoreJob, settings: Settings, file: Path, folder: Path, recorder: Recorder, watch: Watch) -> Outcome:
+def _work(
+    job: RestoreJob, settings: Settings, file: Path, recorder: Recorder, guided: Guided | None, watch: Watch
+) -> Outcome:
     """The whole restoration, in the thread of the solve."""
     finished: list[Finished] = []
+    folder = file.parent
 
     def heard(progress: Progress) -> None:
         recorder(progress)
         watch(progress)
 
     result = folder / "restored.png"
-    job.run(file, result, heard, keep=finished.append)
+    if guided is None:
+        record = job.run(file, result, heard, keep=finished.append)
+        refuse_whole(not finished, record.get("findings", {}))
+    else:
+        finished.append(guided.run(file, result, heard, watch))
     run = recorder.record(finished[0])
+    run.settings.pop("mask_file", None)
     run.settings.update(file="photo.png", out=result.name)  # a visitor learns no path of the server
     run.settings["task_settings"] = dict(settings.task)
     report = write_report(folder, run)
