@@ -118,8 +118,9 @@ def draw(cases: dict, target: Path) -> None:
         row[0].set_ylabel("PSNR to the truth (dB)")
         lows = [mean["psnr"] for (name, _), cells in cases.items() if name == task for mean in cells.values()]
         row[0].set_ylim(bottom=max(min(lows), max(lows) - 8))
-    grid[0][0].legend(fontsize=7)
-    figure.tight_layout()
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=2, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(target, dpi=120)
 
 
