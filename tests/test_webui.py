@@ -75,6 +75,7 @@ FLAGS = [
         ({"tile_overlap": -1}, "tile_overlap is -1"),
         ({"tile_overlap": True}, "the setting tile_overlap is True"),
         ({"travel_length": 0}, "travel_length is 0"),
+        ({"average": -0.1}, "average is -0.1"),
         ({"steps": 6, "travel_repeat": 2}, "6 steps, walked 2 times, are more than 10"),
         ({"steps": 6, "task": "old-photo"}, "6 steps, walked 2 times, are more than 10"),
         ({"reference": "/etc/passwd"}, "reference is '/etc/passwd'; choose one of colours, picture"),
@@ -95,9 +96,18 @@ def test_settings_survive_json():
     assert Settings.checked(json.loads(json.dumps(settings.to_json())), LIMITS, PRIORS) == settings
     assert settings.has_brush and settings.options("cpu")["steps"] == 7
     assert "travel_repeat" not in settings.options("cpu")  # the task's own
-    tiled = {"tile": "none", "tile_overlap": 4, "travel_length": 2, "travel_repeat": 3, "steps": 3, "noise": "auto"}
+    tiled = {
+        "tile": "none",
+        "tile_overlap": 4,
+        "travel_length": 2,
+        "travel_repeat": 3,
+        "steps": 3,
+        "noise": "auto",
+        "average": 0.05,
+    }
     options = Settings.checked(tiled, LIMITS, PRIORS).options("cpu")
-    assert [options[name] for name in ("tile", "tile_overlap", "travel_length", "travel_repeat")] == [None, 4, 2, 3]
+    names = ("tile", "tile_overlap", "travel_length", "travel_repeat", "average")
+    assert [options[name] for name in names] == [None, 4, 2, 3, 0.05]
     with pytest.raises(OptionError, match="the limit steps is 0"):
         Limits(steps=0)
 

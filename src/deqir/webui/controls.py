@@ -157,6 +157,14 @@ def _chain_controls(named: dict[str, Any], limits: Limits, priors: list[str]) ->
     named["rule"] = gr.Dropdown(
         list(RULES), value=Settings.rule, label="Rule", info="how the observation enters; auto goes by its noise"
     )
+    named["average"] = gr.Slider(
+        0,
+        0.2,
+        Settings.average,
+        step=0.01,
+        label="Average",
+        info="of the estimates up to this noise; 0: the last state",
+    )
     named["seed"] = gr.Number(0, precision=0, minimum=0, label="Seed")
 
 

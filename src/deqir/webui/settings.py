@@ -91,6 +91,7 @@ class Settings:
     tile_overlap: int | None = None
     travel_length: int | None = None
     travel_repeat: int | None = None
+    average: float = 0.0
     reference: str = "colours"
     iterations: int = 10
 
@@ -130,6 +131,8 @@ class Settings:
                 raise OptionError(f"{name} is {number}; choose from 1 to {top}, this server's limit")
         checked_tiling(self.tile_size, self.tile_overlap)
         self._check_travel(limits)
+        if not 0 <= self.average < float("inf"):
+            raise OptionError(f"average is {self.average}; choose 0 (the last state) or a noise level in units of 0..1")
         if not 0 <= self.seed < 2**32:
             raise OptionError(f"seed is {self.seed}; choose from 0 to {2**32 - 1}")
         if not isinstance(self.task, Mapping) or "name" not in self.task:
@@ -179,7 +182,7 @@ class Settings:
 
     def options(self, device: str | None) -> dict[str, Any]:
         """The arguments of ``Restorer`` beside prior, operator and noise."""
-        names = ("steps", "eta", "solver", "tolerance", "spacing", "rule")
+        names = ("steps", "eta", "solver", "tolerance", "spacing", "rule", "average")
         chosen = {name: getattr(self, name) for name in ("travel_length", "travel_repeat")}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         tiling = {"tile": self.tile_size, "tile_overlap": self.tile_overlap}
