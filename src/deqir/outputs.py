@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from deqir.errors import ImageReadError, OptionError, OutputError
-from deqir.images import MAX_PIXELS, atomic_write
+from deqir.images import atomic_write, pixel_limit
 
 Record = dict[str, Any]
 
@@ -25,9 +25,9 @@ def refuse_existing(target: Path, overwrite: bool, source: Path | None = None) -
 
 def refuse_huge(shape: tuple[int, int, int], file: Path) -> None:
     """Raise OptionError where the restored image would be larger than any that is read."""
-    if shape[1] * shape[2] > MAX_PIXELS:
+    if shape[1] * shape[2] > pixel_limit():
         raise OptionError(
-            f"{file} would become {shape[2]} x {shape[1]} pixels, more than {MAX_PIXELS:,}; choose a smaller scale"
+            f"{file} would become {shape[2]} x {shape[1]} pixels, more than {pixel_limit():,}; choose a smaller scale"
         )
 
 

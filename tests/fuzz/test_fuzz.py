@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from readers import CORPUS, READERS, SIZE, attempt, corpus_of, mutate, write_corpus
 
+from conftest import sentence
 from deqir.errors import DeqirError, ImageReadError, UnsupportedCheckpointError
 from deqir.images import read_image, read_photo
 from deqir.images.png import with_chunk
@@ -86,6 +87,18 @@ def test_the_limit_can_be_set(tmp_path):
     assert read_image(tmp_path / "a.png", max_pixels=3000).shape == (1, 50, 60)
     with pytest.raises(ImageReadError, match="more than the 2999 allowed"):
         read_image(tmp_path / "a.png", max_pixels=2999)
+
+
+def test_the_limit_of_a_whole_command_can_be_set(deqir, photo, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEQIR_MAX_PIXELS", "1000")
+    arguments = ("restore", photo, "--task", "sr", "--scale", "2", "--out", tmp_path / "o")
+    assert "would become 42 x 38 pixels, more than 1,000" in sentence(deqir(*arguments)[2])
+    monkeypatch.setenv("DEQIR_MAX_PIXELS", "398")
+    assert "more than the 398 allowed; make it smaller, or raise DEQIR_MAX_PIXELS" in sentence(deqir(*arguments)[2])
+    for wrong in ("", "-1", "many", "1e6", "9" * 5000):
+        monkeypatch.setenv("DEQIR_MAX_PIXELS", wrong)
+        assert "DEQIR_MAX_PIXELS is" in sentence(deqir(*arguments)[2])
+    assert not list((tmp_path / "o").glob("*"))
 
 
 def test_a_gif_with_a_huge_later_frame_is_refused(tmp_path):

@@ -13,12 +13,13 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from deqir.errors import DeqirError, ImageReadError, OutputError
+from deqir.errors import DeqirError, ImageReadError, OptionError, OutputError
 
 StrPath = str | os.PathLike[str]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "DIB")
+MAX_PIXELS, PIXEL_LIMIT = 200_000_000, "DEQIR_MAX_PIXELS"
 CONVERT = "convert it to an 8- or 16-bit PNG"
 _PILLOW_LOCK = threading.Lock()
 
@@ -104,7 +105,7 @@ def opened(path: StrPath) -> Iterator[BinaryIO]:
             raise
         except Image.DecompressionBombError as error:
             raise ImageReadError(
-                f"{path} has a frame of more pixels than are allowed; make it smaller, or raise max_pixels"
+                f"{path} has a frame of more pixels than are allowed; make it smaller, or raise {PIXEL_LIMIT}"
             ) from error
         except UnidentifiedImageError as error:
             raise ImageReadError(
@@ -118,6 +119,17 @@ def opened(path: StrPath) -> Iterator[BinaryIO]:
             ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def pixel_limit() -> int:
+    """The pixels that an image may have where nothing else is asked for: ``DEQIR_MAX_PIXELS``, else ``MAX_PIXELS``.
+
+    Raises OptionError where the variable is no positive whole number.
+    """
+    text = os.environ.get(PIXEL_LIMIT, str(MAX_PIXELS))
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) > 0):
+        raise OptionError(f"the environment variable {PIXEL_LIMIT} is {text!r}; give a whole number above zero")
+    return int(text)
 
 
 def limit_frames(max_pixels: int) -> None:

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from deqir.errors import ImageReadError
 from deqir.images.attachments import Attachments, kept_exif, rgb_from_cmyk
-from deqir.images.files import CONVERT, PILLOW_FORMATS, StrPath, limit_frames, opened
+from deqir.images.files import CONVERT, PILLOW_FORMATS, PIXEL_LIMIT, StrPath, limit_frames, opened, pixel_limit
 from deqir.images.png import png_depth
 from deqir.images.tiff import ORIENTATION, at_page, needs_cv2, page_offsets, tiff_tags, without_orientation
 
 Pixels = NDArray[Any]
-MAX_PIXELS = 200_000_000
 
 _GREY_MODES = ("1", "L", "LA", "La")
 _ANIMATED_FORMATS = ("PNG", "WEBP", "GIF")
@@ -35,38 +34,40 @@ class Photo:
     attachments: Attachments = field(default_factory=Attachments)
 
 
-def read_image(path: StrPath, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(path: StrPath, max_pixels: int | None = None) -> Tensor:
     """Read an image file as float32 (C, H, W) in [0, 1]: ``read_photo`` without what is beside the colours."""
     return read_photo(path, max_pixels=max_pixels).image
 
 
-def read_photo(path: StrPath, frame: int = 0, max_pixels: int = MAX_PIXELS) -> Photo:
+def read_photo(path: StrPath, frame: int = 0, max_pixels: int | None = None) -> Photo:
     """Read one frame of a PNG, JPEG, WebP, TIFF, GIF or BMP file.
 
     The EXIF orientation is applied, palettes become RGB, CMYK becomes sRGB by its ICC profile, grey stays grey, and
     16-bit grey and RGB keep their 16 bits. ``frame`` counts the frames of an animation and the pages of a TIFF from 0.
-    The header's size is held against ``max_pixels`` before anything is decoded. Raises ImageReadError for a file that
-    cannot be read, has fewer frames or more pixels.
+    The header's size is held against ``max_pixels`` (None: ``pixel_limit``) before anything is decoded. Raises
+    ImageReadError for a file that cannot be read, has fewer frames or more pixels.
     """
+    limit = pixel_limit() if max_pixels is None else max_pixels
     with opened(path) as file:
-        pixels, alpha, attachments = _decode(_at_frame(file, frame, str(path)), frame, str(path), max_pixels)
+        pixels, alpha, attachments = _decode(_at_frame(file, frame, str(path)), frame, str(path), limit)
     image = torch.from_numpy(pixels)
     opacity = None if alpha is None or bool((alpha == 1).all()) else torch.from_numpy(alpha)[None]
     upright = (image[None] if image.ndim == 2 else image.permute(2, 0, 1)).contiguous()
     return Photo(upright, Attachments(opacity, attachments.icc_profile, attachments.exif))
 
 
-def frame_count(path: StrPath, max_pixels: int = MAX_PIXELS) -> int:
+def frame_count(path: StrPath, max_pixels: int | None = None) -> int:
     """The frames of an animated PNG, WebP or GIF, the pages of a TIFF without its previews; 1 for other images.
 
     Raises ImageReadError for a file that cannot be read or has a later frame of more than ``max_pixels``.
     """
+    limit = pixel_limit() if max_pixels is None else max_pixels
     with opened(path) as file:
         if tiff_tags(file) is not None:
             with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
                 return max(1, len(page_offsets(data)))
         with Image.open(file, formats=PILLOW_FORMATS) as image:
-            limit_frames(max_pixels)
+            limit_frames(limit)
             return int(getattr(image, "n_frames", 1)) if image.format in _ANIMATED_FORMATS else 1
 
 
@@ -122,7 +123,7 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageReadError(
             f"{name} says it has {width} x {height} pixels, more than the {max_pixels} allowed; "
-            "make it smaller, or raise max_pixels if you trust the file"
+            f"make it smaller, or raise {PIXEL_LIMIT} if you trust the file"
         )
 
 
