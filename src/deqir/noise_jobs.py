@@ -145,7 +145,7 @@ class OptimizeJob:
         state = read_state(saved) if resume else None
         problem = self.job.problem(file)
         refuse_huge(problem.shape, file)
-        restorer = restorer_for(self.job, problem)
+        restorer = self.job.restorer(problem)
         search = NoiseOptimizer(restorer, self.aims.losses(restorer, problem), **self.options)
         frames: list[tuple[int, Tensor, float]] = []
 
@@ -280,7 +280,7 @@ class ExplainJob:
             refuse_existing(path, self.job.overwrite, file)
         problem = self.job.problem(file)
         refuse_huge(problem.shape, file)
-        restorer = restorer_for(self.job, problem)
+        restorer = self.job.restorer(problem)
         mask = self.region.mask(problem.shape[1:])
         found = explain(restorer, problem.y, mask, self.job.seed, self.probes)
         spread = uncertainty(restorer, problem.y, self.seeds, self.job.seed)
@@ -303,11 +303,6 @@ class ExplainJob:
             "strongest_noise": float(noise.max()),
         }
         return write_record(paths[5], {**record, **self.about}, file, paths[:5])
-
-
-def restorer_for(job: RestoreJob, problem: Problem) -> Restorer:
-    """The restorer that ``job`` means for one problem."""
-    return Restorer(job.prior, problem.operator, noise=problem.noise, **job.options)
 
 
 def base_record(file: Path, problem: Problem, restorer: Restorer, job: RestoreJob) -> Record:
