@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -189,7 +190,7 @@ class TestReadingOddFormats:
 
     def test_floats_within_range(self, tmp_path: Path) -> None:
         pixels = np.random.default_rng(0).random((5, 7, 3)).astype(np.float32)
-        cv2.imwrite(str(tmp_path / "colour.tif"), pixels[..., ::-1])
+        tifffile.imwrite(tmp_path / "colour.tif", pixels, photometric="rgb")
         Image.fromarray(pixels[..., 0].copy()).save(tmp_path / "grey.tif")
         write_tiff(tmp_path / "double.tif", pixels[..., 0].astype(np.float64))
         assert torch.equal(read_image(tmp_path / "colour.tif"), as_tensor(pixels, 1))
@@ -266,7 +267,7 @@ class TestBadFiles:
             pixels[1, 2] = value
             Image.fromarray(pixels).save(tmp_path / f"{name}.tif")
             self.bad(tmp_path / f"{name}.tif", expected)
-            cv2.imwrite(str(tmp_path / f"{name}-rgb.tif"), np.repeat(pixels[..., None], 3, 2))
+            tifffile.imwrite(tmp_path / f"{name}-rgb.tif", np.repeat(pixels[..., None], 3, 2), photometric="rgb")
             self.bad(tmp_path / f"{name}-rgb.tif", expected)
 
     def test_unusual_tiffs(self, tmp_path: Path) -> None:

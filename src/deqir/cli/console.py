@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ class progress_line:  # noqa: N801  (a context manager used like a function)
         self.task = self.bar.add_task(title, total=None, state="")
 
     def __enter__(self) -> Callable[[Any], None]:
-        self.bar.start()
+        if not self.bar.disable:  # Rich before 14 ends with an empty line even where it shows nothing
+            self.bar.start()
         return self.update
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
+        if not self.bar.disable:
+            self.bar.stop()
 
     def update(self, progress: Any) -> None:
         state = f"sweep {progress.sweep}, {progress.done}/{progress.total} timesteps final"
@@ -59,7 +61,7 @@ def folder_progress(title: str, total: int, visible: bool = True) -> Iterator[Ca
     shown = visible and err.is_terminal
     bar = Progress(*columns, console=err, transient=True, disable=not shown, redirect_stdout=out.is_terminal)
     task = bar.add_task(title, total=total)
-    with bar:
+    with bar if shown else nullcontext():
         yield lambda files: bar.update(task, advance=files)
 
 
