@@ -246,7 +246,7 @@ def test_noise_is_drawn_twice_at_most_however_often_it_is_replayed(monkeypatch):
     draw = SeededNoise._draw
     monkeypatch.setattr(SeededNoise, "_draw", lambda self, what: drawn.append(what) or draw(self, what))
     first = [noise[step] for step in range(6)]
-    assert drawn == [str(step) for step in range(6)] and not noise._kept
+    assert drawn == [str(step) for step in range(6)] and noise._all is None
     for _ in range(5):
         for step in range(6):
             assert torch.equal(noise[step], first[step])

@@ -48,12 +48,15 @@ class EstimateMean:
     def of(self, chain: SamplingChain, solution: Solution) -> Solution:
         """Take in the estimates in the states of a parallel ``solution``: one more sequential call of the network.
 
+        The solution holds one state more than there are steps, at least, or all.
+
         Returns the solution with that call in its counts.
         """
-        states = torch.cat([chain.initial_noise[None], solution.states])[self.steps.start : self.steps.stop]
+        every = torch.cat([chain.initial_noise[None], solution.states])
+        states = every[self.steps.start - self.steps.stop - 1 : -1]
         timesteps = chain.step.levels.timesteps[self.steps.start : self.steps.stop].to(states.device)
-        every = timesteps.repeat_interleave(chain.image_count)
-        predictions = chain.predict(states.flatten(0, 1), every).view_as(states)
+        repeated = timesteps.repeat_interleave(chain.image_count)
+        predictions = chain.predict(states.flatten(0, 1), repeated).view_as(states)
         for i, state, predicted in zip(self.steps, states, predictions, strict=True):
             self(i, state, predicted, chain.step.parts(i, state, predicted)[0])
         count = len(self.steps)

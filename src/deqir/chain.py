@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from deqir.batching import Batcher, Network
-from deqir.consistency import AffineStep, TimeTravelStep
+from deqir.consistency import AffineStep
 from deqir.errors import OptionError, ShapeError
 from deqir.preconditioner import LearnedJacobian
 from deqir.solvers import CausalMap, Solution, Status
@@ -34,6 +34,7 @@ class SamplingChain:
     initial_noise: Tensor
     max_batch: int | None = None
     order: int | None = None
+    shared_batcher: Batcher | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.initial_noise.ndim != 4:
@@ -42,7 +43,7 @@ class SamplingChain:
             raise OptionError(f"max_batch is {self.max_batch}; choose at least 1")
         if self.order is not None and self.order < 1:
             raise OptionError(f"order is {self.order}; choose at least 1")
-        if self.step.levels.descents is not None and not isinstance(self.step, TimeTravelStep):
+        if self.step.levels.descents is not None and not self.step.travels:
             raise OptionError("the noise levels travel in time, but the rule does not; wrap it in TimeTravel")
 
     def __len__(self) -> int:
@@ -56,7 +57,12 @@ class SamplingChain:
     @cached_property
     def batcher(self) -> Batcher:
         """The denoiser, called within ``max_batch`` and what memory has turned out to hold."""
-        return Batcher(self.denoiser, self.max_batch)
+        return self.shared_batcher or Batcher(self.denoiser, self.max_batch)
+
+    def section(self, start: int, stop: int, first_state: Tensor) -> SamplingChain:
+        """The steps from ``start`` to before ``stop`` as a chain of their own, from ``first_state`` x_start on."""
+        step = self.step.section(start, stop)
+        return replace(self, step=step, initial_noise=first_state, shared_batcher=self.batcher)
 
     def predict(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """The predicted noise in ``x`` (N, C, H, W) at ``timesteps`` (N,), at most ``max_batch`` at a time."""
@@ -113,13 +119,16 @@ class SamplingChain:
         replayed too, without the network: they carry the image on.
         """
 
-        def sweep(states: Tensor, prefix: Tensor, stop: Tensor) -> Tensor:
-            whole = torch.cat([self.initial_noise[None], states])
-            predictions = self.evaluate(whole[:-1], prefix, stop)
-            jacobian.learn(whole[:-1], predictions, self._needed(prefix, stop))
-            return self.step.replay_linearised(whole, predictions, prefix, jacobian.predict)
+        return lambda states, prefix, stop: self.linearised_sweep(jacobian, states, prefix, stop)[0]
 
-        return sweep
+    def linearised_sweep(
+        self, jacobian: LearnedJacobian, states: Tensor, prefix: Tensor, stop: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One preconditioned sweep, and the noise that the last state is known to carry, (B, C, H, W)."""
+        whole = torch.cat([self.initial_noise[None], states])
+        predictions = self.evaluate(whole[:-1], prefix, stop)
+        jacobian.learn(whole[:-1], predictions, self._needed(prefix, stop))
+        return self.step.replay_linearised(whole, predictions, prefix, jacobian.predict)
 
     def model_start(self, jacobian: LearnedJacobian) -> Tensor:
         """The chain of the Gaussian image model, (S, B, C, H, W): no network, but the noise of every step."""

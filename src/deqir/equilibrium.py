@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from deqir.adjoints import Adjoint
 from deqir.chain import SamplingChain
 from deqir.errors import OptionError
 from deqir.preconditioner import BandedSecant
+from deqir.rolling import RollingChain
 from deqir.solvers import CausalMap, FixedPointSolver, Solution, SweepReport, solve
 
 GREY_LEVELS_PER_UNIT = 255 / 2
@@ -43,13 +45,19 @@ def solve_equilibrium(
     preconditioner: BandedSecant | None = None,
     progress: Callable[[SweepReport], None] | None = None,
     adjoint: Adjoint | None = None,
+    kept: int | None = None,
 ) -> Solution:
     """Solve ``X = chain.sweep(X)``; the last state of the solution is the serial chain's answer.
 
     ``tolerance`` is the root mean square error allowed on the restored image, in grey levels of 0..255. ``start``
     (S, B, C, H, W) defaults to repeated noise. A ``preconditioner`` linearises the network in every sweep. With an
-    ``adjoint`` the states of the solution can be differentiated. Raises OptionError where an option is out of range.
+    ``adjoint`` the states of the solution can be differentiated. The solution holds all states, or, where the solver
+    has a window and ``kept`` is given, the last ``kept`` of them at least; the others are then forgotten on the way,
+    and memory is bounded by the larger of the two. Raises OptionError where an option is out of range.
     """
+    held = len(chain) if kept is None or adjoint is not None else max(kept, solver.window or len(chain))
+    if held < len(chain):
+        return _solve_rolling(RollingChain(chain, held, preconditioner, start), solver, tolerance, progress)
     if adjoint is not None:
         return adjoint.solution(
             chain, lambda: solve_equilibrium(chain, solver, tolerance, start, preconditioner, progress)
@@ -65,3 +73,30 @@ def solve_equilibrium(
             jacobian.weights.fill_(1)  # a start that somebody gives is worth a look at every state
     first = chain.repeated_noise_start() if start is None else start
     return solve(solver, sweep, first, state_tolerances(len(chain), tolerance), progress, chain.order is None, horizon)
+
+
+def _solve_rolling(
+    rolling: RollingChain,
+    solver: FixedPointSolver,
+    tolerance: float,
+    progress: Callable[[SweepReport], None] | None,
+) -> Solution:
+    """The last states of the chain; where the solve ends before it sees them, the image as far as it is known."""
+
+    def watch(report: SweepReport) -> None:
+        if progress is not None:
+            progress(report if rolling.sees_end else replace(report, guess=rolling.clean))
+
+    solution = solve(
+        solver,
+        rolling.sweep,
+        rolling.first(),
+        state_tolerances(len(rolling.chain), tolerance),
+        watch,
+        rolling.chain.order is None,
+        None if rolling.jacobian is None else rolling.horizon,
+        rolling.slide,
+    )
+    if rolling.sees_end:
+        return solution
+    return replace(solution, states=torch.cat([solution.states[:-1], rolling.clean[None]]))

@@ -25,12 +25,31 @@ class StepNoises(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class NoiseSection:
+    """The noises of ``source`` from step ``start`` on, numbered from 0."""
+
+    source: StepNoises
+    start: int
+
+    @overload
+    def __getitem__(self, steps: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, steps: slice) -> Tensor: ...
+    def __getitem__(self, steps: int | slice) -> Tensor:
+        """As in the whole, at steps that are zero or more; a slice names both its ends."""
+        if isinstance(steps, int):
+            return self.source[self.start + steps]
+        return self.source[self.start + steps.start : self.start + steps.stop]
+
+
+@dataclass(eq=False)
 class SeededNoise:
     """Standard Gaussian noise for images of ``shape`` (C, H, W), one image a seed.
 
     It is drawn on the CPU in float32, image by image and step by step, each from a generator of its own: an image's
     noise depends on its seed and the step alone. A single step is drawn when it is asked for, so that a serial walk
-    holds one at a time; a slice, or a step that is asked for again, keeps all of them for the sweeps to come.
+    holds one at a time; a slice, or a step that is asked for again, keeps all of them for the sweeps to come. Where
+    ``held`` is set, the noises drawn last stay in memory, that many, and older ones are drawn anew when asked for.
     """
 
     shape: Shape
@@ -38,7 +57,9 @@ class SeededNoise:
     steps: int
     device: torch.device
     dtype: torch.dtype
-    _kept: list[Tensor] = field(default_factory=list, repr=False)
+    held: int | None = None
+    _all: Tensor | None = field(default=None, repr=False)
+    _some: dict[int, Tensor] = field(default_factory=dict, repr=False)
     _asked: set[int] = field(default_factory=set, repr=False)
 
     @property
@@ -52,12 +73,24 @@ class SeededNoise:
     def __getitem__(self, steps: slice) -> Tensor: ...
     def __getitem__(self, steps: int | slice) -> Tensor:
         """z_i for a number, the stacked z for a slice."""
-        if isinstance(steps, int) and not self._kept and steps not in self._asked:
+        if self.held is not None:
+            if isinstance(steps, int):
+                return self._one(steps, self.held)
+            return torch.stack([self._one(step, self.held) for step in range(self.steps)[steps]])
+        if isinstance(steps, int) and self._all is None and steps not in self._asked:
             self._asked.add(steps)
             return self._draw(str(steps))
-        if not self._kept:
-            self._kept.append(torch.stack([self._draw(str(step)) for step in range(self.steps)]))
-        return self._kept[0][steps]
+        if self._all is None:
+            self._all = torch.stack([self._draw(str(step)) for step in range(self.steps)])
+        return self._all[steps]
+
+    def _one(self, step: int, held: int) -> Tensor:
+        """z of one step, of which ``held`` stay."""
+        if step not in self._some:
+            while len(self._some) >= held:
+                del self._some[next(iter(self._some))]
+            self._some[step] = self._draw(str(step))
+        return self._some[step]
 
     def _draw(self, what: str) -> Tensor:
         drawn = [torch.randn(self.shape, generator=generator(seed, what)) for seed in self.seeds]

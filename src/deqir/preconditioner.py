@@ -10,6 +10,7 @@ al. 2024).
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,12 @@ from torch import Tensor
 from deqir.errors import OptionError
 from deqir.jacobian import CHUNK, BandedJacobian
 from deqir.schedule import NoiseLevels
-from deqir.secants import SecantMemory
+from deqir.secants import SecantMemory, slid
+
+PER_STATE = (
+    "variances", "cap", "noise", "gaussian", "first_guess", "model", "gains", "products", "squares", "weights",
+)  # fmt: skip
+"""What a learned Jacobian holds for every state, apart from images."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,24 @@ class LearnedJacobian(BandedJacobian):
         """The first state behind ``prefix`` (B,) that moved too far to be worth evaluating yet, (B,) int64."""
         final = torch.arange(len(self.weights), device=prefix.device).view(-1, 1) <= prefix
         return (final | (self.weights >= self.settings.worth)).long().cumprod(0).sum(0)
+
+    def section(self, start: int, stop: int) -> LearnedJacobian:
+        """The model of the steps from ``start`` to before ``stop``, as a chain of their own, untaught like this one."""
+        part = copy(self)
+        part.secants = SecantMemory(self.secants.size, self.secants.ridge)
+        for name in PER_STATE:
+            setattr(part, name, getattr(self, name)[start:stop].clone())
+        return part
+
+    def slide(self, fresh: LearnedJacobian) -> None:
+        """Forget the first states, as many as ``fresh`` has; those of ``fresh``, untaught, follow the others."""
+        count = len(fresh.weights)
+        for name in PER_STATE:
+            setattr(self, name, torch.cat([getattr(self, name)[count:], getattr(fresh, name)]))
+        self.secants.slide(count)
+        if self.before is not None:
+            inputs, predictions, evaluated = (slid(part, count) for part in self.before)
+            self.before = inputs, predictions, evaluated
 
     def guess(self, i: int, x: Tensor) -> Tensor:
         """The noise that the Gaussian model predicts in a state ``x`` (B, C, H, W) when no network has seen it."""

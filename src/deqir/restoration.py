@@ -138,7 +138,7 @@ class Restorer:
     def chain(self, y: Tensor, seed: int | Sequence[int] = 0) -> SamplingChain:
         """The chain that restores the observations ``y`` in [0, 1], itself in [-1, 1] units, not yet solved."""
         y = _checked(y).to(self._device, self._state_dtype)
-        return self._chain(y, self.operator.image_shape(tuple(y.shape[1:])), seed)
+        return self._chain(y, self.operator.image_shape(tuple(y.shape[1:])), seed)[0]
 
     def draw(self, y: Tensor, seed: int | Sequence[int] = 0) -> SeededNoise:
         """The noise that ``restore`` draws for the observations ``y``: images of the prior's channels.
@@ -192,10 +192,11 @@ class Restorer:
     ) -> Restoration:
         started = time.perf_counter()
         shape = self.operator.image_shape(tuple(y.shape[1:]))
-        chain = self._chain(y, shape, seed, *drawn)
+        chain, noise = self._chain(y, shape, seed, *drawn)
         grey = shape[0] == 1 and self.prior.channels == 3
         watch = _Watch(progress, len(chain), grey)
         method = self._choose(chain)
+        noise.held = method.noises_held(self._kept if adjoint is None else None)
         solution, value = self._solution(chain, method, watch, start, adjoint)
         lost = (solution.broken >= 0).to(y.device).view(-1, 1, 1, 1)
         image = torch.where(lost, torch.nan, _to_unit(value, grey))
@@ -221,8 +222,8 @@ class Restorer:
         seed: int | Sequence[int],
         initial_noise: Tensor | None = None,
         noises: Tensor | None = None,
-    ) -> SamplingChain:
-        """The chain in [-1, 1] units; a grey image under a colour prior travels as three equal observations."""
+    ) -> tuple[SamplingChain, SeededNoise]:
+        """The chain in [-1, 1] units and its noise; a grey image under a colour prior travels as three equal ones."""
         channels = self.prior.channels
         if shape[0] not in (channels, 1):
             raise ShapeError(
@@ -246,12 +247,12 @@ class Restorer:
         tile = choose_tile(self.prior, shape[1:], self.tile)
         if tile is not None:
             denoiser = TiledDenoiser(denoiser, tile, self.tile_overlap, max_batch)
-        return SamplingChain(denoiser, step, step.first_state(first), max_batch)
+        return SamplingChain(denoiser, step, step.first_state(first), max_batch), noise
 
     def _choose(self, chain: SamplingChain) -> _Method:
         if isinstance(self.solver, FixedPointSolver):
             require_repeatable(chain, self.prior.name)
-            return _Method(type(self.solver).__name__.lower(), "asked for", self.solver)
+            return _Method(type(self.solver).__name__.lower(), "asked for", self._bounded(self.solver))
         name, reason = str(self.solver), "asked for"
         if name == "auto":
             choice = choose_solver(chain)
@@ -262,9 +263,23 @@ class Restorer:
             require_repeatable(chain, self.prior.name)
         if name == "serial":
             return _Method(name, reason)
-        if name in ("anderson", "triangular"):
-            return _Method(name, reason, Anderson() if name == "anderson" else TriangularAnderson())
-        return _Method(name, reason, Picard(), BandedSecant() if name == "preconditioned" else None)
+        solver = {"anderson": Anderson(), "triangular": TriangularAnderson()}.get(name, Picard())
+        return _Method(name, reason, self._bounded(solver), BandedSecant() if name == "preconditioned" else None)
+
+    def _bounded(self, solver: FixedPointSolver) -> FixedPointSolver:
+        """``solver`` with this restorer's bounds where it has none of its own."""
+        return replace(
+            solver,
+            max_sweeps=self.max_sweeps if solver.max_sweeps is None else solver.max_sweeps,
+            window=self.window if solver.window is None else solver.window,
+        )
+
+    @property
+    def _kept(self) -> int | None:
+        """How many of the last states the result is made of; None: all."""
+        if self.keep_trajectory:
+            return None
+        return 1 + len(averaged_steps(self._levels, self.average)) if self.average else 1
 
     def _solution(
         self, chain: SamplingChain, method: _Method, watch: _Watch, start: Tensor | None, adjoint: Adjoint | None
@@ -288,15 +303,11 @@ class Restorer:
         self, chain: SamplingChain, method: _Method, watch: _Watch, start: Tensor | None, adjoint: Adjoint | None
     ) -> Solution:
         assert method.solver is not None
-        solver = replace(
-            method.solver,
-            max_sweeps=self.max_sweeps if method.solver.max_sweeps is None else method.solver.max_sweeps,
-            window=self.window if method.solver.window is None else method.solver.window,
-        )
         shape = (len(chain), *chain.initial_noise.shape)
         first = None if start is None else _checked_like(start, shape, chain.initial_noise, "start")
         model = method.preconditioner
-        return solve_equilibrium(chain, solver, self.tolerance, first, model, watch.parallel, adjoint)
+        watching = watch.parallel
+        return solve_equilibrium(chain, method.solver, self.tolerance, first, model, watching, adjoint, self._kept)
 
 
 @dataclass(frozen=True)
@@ -307,6 +318,12 @@ class _Method:
     reason: str
     solver: FixedPointSolver | None = None
     preconditioner: BandedSecant | None = None
+
+    def noises_held(self, kept: int | None) -> int | None:
+        """How many noises stay in memory where the chain keeps ``kept`` states (None: all): two a state, some more."""
+        if kept is None or self.solver is None or self.solver.window is None:
+            return None
+        return 2 * (max(kept, self.solver.window) + 1)
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -365,12 +382,13 @@ class _Watch:
     def serial(self, done: int, state: Tensor) -> None:
         if self.progress is not None:
             image = _to_unit(state, self.grey)
-            self.progress(Progress(done, done, self.total, float("nan"), image, done, state[None]))
+            self.progress(Progress(done, done, self.total, float("nan"), image, done, state[None], first=done))
 
     def parallel(self, report: SweepReport) -> None:
         if self.progress is not None:
             residual = float(report.residual.nan_to_num(0).max()) * GREY_LEVELS_PER_UNIT
-            image = _to_unit(report.states[-1], self.grey)
+            image = _to_unit(report.states[-1] if report.guess is None else report.guess, self.grey)
             done, nfe = int(report.finished.min()), int(report.evaluations.max())
             every = report.residuals * GREY_LEVELS_PER_UNIT
-            self.progress(Progress(report.sweep, done, self.total, residual, image, nfe, report.states, every))
+            told = (residual, image, nfe, report.states, every, report.first)
+            self.progress(Progress(report.sweep, done, self.total, *told))

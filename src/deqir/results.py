@@ -57,10 +57,11 @@ class Progress:
     """One report while restoring: ``done`` of ``total`` timesteps are final after ``sweep`` sequential calls.
 
     ``residual`` is the largest change of a restored image in grey levels, NaN for a serial chain; ``image``
-    (B, C, H, W) in [0, 1] is the current last state; ``nfe`` the images handed to the network so far, at most of any
-    image of the batch. ``states`` in [-1, 1], with the prior's channels: all of a parallel solve, (S, B, C, H, W), the
-    newest of a serial chain, (1, B, C, H, W). A parallel solve also tells how far the sweep moved every state:
-    ``residuals`` (S, B) in grey levels (0: kept, NaN: overflowed).
+    (B, C, H, W) in [0, 1] is the current last state, or what the states in the window tell of it; ``nfe`` the images
+    handed to the network so far, at most of any image of the batch. ``states`` in [-1, 1], with the prior's channels:
+    all that a parallel solve holds, (S, B, C, H, W) or fewer, the newest of a serial chain, (1, B, C, H, W); the first
+    of them is x_``first``. A parallel solve also tells how far the sweep moved every state: ``residuals`` (S, B) in
+    grey levels (0: kept or not held, NaN: overflowed).
     """
 
     sweep: int
@@ -71,3 +72,4 @@ class Progress:
     nfe: int
     states: Tensor | None = None
     residuals: Tensor | None = None
+    first: int = 1

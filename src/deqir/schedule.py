@@ -60,6 +60,11 @@ class NoiseLevels:
         alphas = torch.cat([self.alphas[walk], self.alphas[-1:]])
         return NoiseLevels(self.timesteps[walk], alphas, self.alphas[walk + 1])
 
+    def section(self, start: int, stop: int) -> NoiseLevels:
+        """The levels of the steps from ``start`` to before ``stop``, as a chain of their own."""
+        descents = None if self.descents is None else self.descents[start:stop]
+        return NoiseLevels(self.timesteps[start:stop], self.alphas[start : stop + 1], descents)
+
     @property
     def noise_to_signal(self) -> Tensor:
         """``sqrt((1 - a_i) / a_i)``, (S + 1,): the noise level in units of the clean image."""

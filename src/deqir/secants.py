@@ -37,6 +37,12 @@ class SecantMemory:
         damped = torch.where(sound, gram + (self.ridge * largest + 1e-12) * eye, eye)
         self.inverse = torch.where(sound, torch.linalg.inv(damped), 0)
 
+    def slide(self, count: int) -> None:
+        """Forget the first ``count`` states; as many new ones, which have not moved yet, follow the others."""
+        self.moves, self.changes = [slid(d, count) for d in self.moves], [slid(g, count) for g in self.changes]
+        if self.inverse is not None:
+            self.inverse = slid(self.inverse, count)
+
     def directions(self, i: int) -> Tensor | None:
         """The remembered moves of state i, (B, m, C, H, W); None before the first."""
         return torch.stack([moved[i] for moved in self.moves], 1) if self.moves else None
@@ -52,6 +58,11 @@ class SecantMemory:
         weights = torch.einsum("bmn,bn->bm", self.inverse[i].to(inner.dtype), inner)
         correction = torch.einsum("bm,bmchw->bchw", weights, missed)
         return torch.where(correction.isfinite(), correction, 0)
+
+
+def slid(values: Tensor, count: int) -> Tensor:
+    """``values`` (S, ...) without the first ``count``, and with as many zeros behind the others."""
+    return torch.cat([values[count:], torch.zeros_like(values[:count])])
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from math import sqrt
 
 import torch
@@ -25,6 +26,11 @@ class AffineStep(ABC):
     """
 
     levels: NoiseLevels
+
+    @property
+    def travels(self) -> bool:
+        """Whether the rule knows the way in a chain that travels back in time."""
+        return False
 
     @abstractmethod
     def parts(self, i: int, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,6 +60,10 @@ class AffineStep(ABC):
         to_x, to_e = torch.autograd.grad(following, (x, e), cotangent, materialize_grads=True)
         return to_x, to_e
 
+    def section(self, start: int, stop: int) -> AffineStep:
+        """The steps from ``start`` to before ``stop`` as those of a chain of their own, numbered from 0."""
+        return SectionStep(self, start, stop)
+
     def replay(
         self, states: Tensor, predictions: Tensor, prefix: Tensor, stop: Tensor, order: int | None = None
     ) -> Tensor:
@@ -68,23 +78,43 @@ class AffineStep(ABC):
         if first >= last:
             return states[1:]
         if order is None:
-            replayed = list(self._walk(first, last, states, predictions, prefix, None))
+            replayed = [state for state, _ in self._walk(first, last, states, predictions, prefix, None)]
         else:
             walks = (
                 self._walk(max(first, i - order), i, states, predictions, prefix, None)
                 for i in range(first + 1, last + 1)
             )
-            replayed = [list(walk)[-1] for walk in walks]
+            replayed = [list(walk)[-1][0] for walk in walks]
         return merged(states, torch.stack(replayed), first, prefix, stop)
 
-    def replay_linearised(self, states: Tensor, predictions: Tensor, prefix: Tensor, predict: Linearisation) -> Tensor:
+    def replay_linearised(
+        self, states: Tensor, predictions: Tensor, prefix: Tensor, predict: Linearisation
+    ) -> tuple[Tensor, Tensor]:
         """Replay to the end; behind the first replayed state, ``predict`` says e_i for where that state has moved.
 
-        Shapes as in ``replay``; states behind the window are replayed too.
+        Shapes as in ``replay``; states behind the window are replayed too. Also returns the noise that the last state
+        is known to carry, (B, C, H, W).
         """
         first, last = int(prefix.min()), len(predictions)
-        walk = self._walk(first, last, states, predictions, prefix, predict)
-        return torch.stack([*states[1 : first + 1], *walk])
+        replayed, carried = zip(*self._walk(first, last, states, predictions, prefix, predict), strict=True)
+        return torch.stack([*states[1 : first + 1], *replayed]), carried[-1]
+
+    def hand_on(self, x: Tensor, carried: Tensor, first: int) -> Tensor:
+        """x_{first+1} .. x_S from x_first, ``x`` (B, C, H, W), of which ``carried`` is noise: the image stays as it is.
+
+        No network; every state gets the noise of its own step.
+        """
+        states = []
+        for i in range(first, len(self.levels)):
+            clean, noise = self.parts(i, x, carried)
+            carried = self._unit_noise(i + 1, noise)
+            x = self.following(i, clean, noise)
+            states.append(x)
+        return torch.stack(states)
+
+    def _unit_noise(self, i: int, noise: Tensor) -> Tensor:
+        """The ``noise`` in x_i, (B, C, H, W), at the scale of a prediction; zero noise where x_i has none."""
+        return noise / sqrt(max(1 - float(self.levels.alphas[i]), 1e-12))
 
     def _walk(
         self,
@@ -94,18 +124,51 @@ class AffineStep(ABC):
         predictions: Tensor,
         prefix: Tensor,
         predict: Linearisation | None,
-    ) -> Iterator[Tensor]:
-        """x_{first+1} .. x_last, walked from the old x_first; images keep their final ones."""
-        alphas = self.levels.alphas.tolist()
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """x_{first+1} .. x_last, walked from the old x_first, and the noise in each; images keep their final ones."""
         current = states[first]
         carried = torch.zeros_like(current)
         for i in range(first, last):
             e = predictions[i] if predict is None or i == first else predict(i, current, carried)
             clean, noise = self.parts(i, current, e)
-            carried = noise / sqrt(max(1 - alphas[i + 1], 1e-12))
+            carried = self._unit_noise(i + 1, noise)
             ahead = (prefix <= i).view(-1, 1, 1, 1)
-            current = torch.where(ahead, sqrt(alphas[i + 1]) * clean + noise, states[i + 1])
-            yield current
+            current = torch.where(ahead, self.following(i, clean, noise), states[i + 1])
+            yield current, carried
+
+
+@dataclass(frozen=True, eq=False)
+class SectionStep(AffineStep):
+    """The steps ``start`` to before ``stop`` of ``step``, numbered from 0."""
+
+    step: AffineStep
+    start: int
+    stop: int
+    levels: NoiseLevels = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", self.step.levels.section(self.start, self.stop))
+
+    @property
+    def travels(self) -> bool:
+        """Whether the rule of the whole chain knows how."""
+        return self.step.travels
+
+    def parts(self, i: int, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the step in the whole chain."""
+        return self.step.parts(self.start + i, x, e)
+
+    def following(self, i: int, clean: Tensor, noise: Tensor) -> Tensor:
+        """The state after the step in the whole chain."""
+        return self.step.following(self.start + i, clean, noise)
+
+    def transpose(self, i: int, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+        """The transposed step of the whole chain."""
+        return self.step.transpose(self.start + i, cotangent)
+
+    def section(self, start: int, stop: int) -> AffineStep:
+        """A part of this part."""
+        return self.step.section(self.start + start, self.start + stop)
 
 
 def span(prefix: Tensor, stop: Tensor) -> tuple[int, int]:

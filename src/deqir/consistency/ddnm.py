@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from deqir.consistency.base import AffineStep, ConsistencyRule, merged, span
 from deqir.consistency.checks import require_fraction
 from deqir.errors import OptionError
-from deqir.noise import StepNoises
+from deqir.noise import NoiseSection, StepNoises
 from deqir.operators import LinearOperator
 from deqir.schedule import NoiseLevels
 
@@ -56,6 +56,11 @@ class DDNMStep(AffineStep):
         denoised = (x - sqrt(1 - a) * e) / sqrt(a)
         corrected = self.observed + denoised - self.operator.range_projection(denoised)
         return corrected, sqrt(1 - a_next) * self._renoise(e, i)
+
+    def section(self, start: int, stop: int) -> DDNMStep:
+        """A part of the chain, with the closed form of its own."""
+        noises = None if self.noises is None else NoiseSection(self.noises, start)
+        return replace(self, levels=self.levels.section(start, stop), noises=noises)
 
     def transpose(self, i: int, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         """The transposed step: the null-space projection is its own transpose."""

@@ -62,6 +62,11 @@ class TimeTravelStep(AffineStep):
     origin: Origin
     noises: StepNoises
 
+    @property
+    def travels(self) -> bool:
+        """Yes."""
+        return True
+
     def first_state(self, noise: Tensor) -> Tensor:
         """x_0 as the rule begins."""
         return self.step.first_state(noise)

@@ -38,8 +38,7 @@ class Recorder:
         """Take one report in."""
         self.overlays.check((progress.image.shape[-2], progress.image.shape[-1]))
         if progress.states is not None:
-            first = progress.done if progress.residuals is None else 1
-            self._keep_states(progress.states[:, :1], first, progress.total)
+            self._keep_states(progress.states[:, :1], progress.first, progress.total)
         if progress.residuals is None:
             return
         self.residuals.append(progress.residuals[:, 0].float())

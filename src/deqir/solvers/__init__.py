@@ -1,7 +1,8 @@
 """Fixed-point solvers for causal maps."""
 
 from deqir.solvers.anderson import Anderson
-from deqir.solvers.base import CausalMap, FixedPointSolver, Solution, Status, SweepReport, solve
+from deqir.solvers.base import FixedPointSolver, Solution, Status, SweepReport
+from deqir.solvers.loop import CausalMap, Slide, solve
 from deqir.solvers.picard import Picard
 from deqir.solvers.triangular_anderson import TriangularAnderson
 
@@ -10,6 +11,7 @@ __all__ = [
     "CausalMap",
     "FixedPointSolver",
     "Picard",
+    "Slide",
     "Solution",
     "Status",
     "SweepReport",

@@ -51,6 +51,10 @@ class Anderson(FixedPointSolver):
         weights = mixing_weights(grams[..., :held, :held], valid[..., :held], self.ridge, memory.latest)
         return memory.mixture(weights, self.damping), memory
 
+    def slide(self, states: Tensor, memory: History, count: int) -> History:
+        """The buffers of what is still held, empty for what is new."""
+        return memory.slid(count)
+
     def systems(self, memory: History, active: Tensor) -> tuple[Tensor, Tensor]:
         """The Gram matrices (S, B, h, h) that decide every state's weights, and which entries count (S, B, h)."""
         return memory.gram, memory.valid

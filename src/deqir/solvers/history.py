@@ -50,6 +50,11 @@ class History:
             product = (self.residuals[slot] * self.residuals[other]).flatten(2).sum(2, dtype=self.gram.dtype)
             self.gram[:, :, slot, other] = self.gram[:, :, other, slot] = product
 
+    def slid(self, count: int) -> History:
+        """Without the first ``count`` states, and with as many new ones behind, of which nothing is known."""
+        residuals, images = (_slid(part, count, 1) for part in (self.residuals, self.images))
+        return History(residuals, images, _slid(self.gram, count, 0), _slid(self.valid, count, 0), self.count)
+
     def mixture(self, weights: Tensor, damping: float) -> Tensor:
         """``sum_i w_i (X_i + damping (F(X_i) - X_i))``, (S, B, ...), for weights (S, B, held)."""
         weights = weights.to(self.images.dtype)
@@ -58,6 +63,11 @@ class History:
             weight = weights[:, :, slot].view(*mixed.shape[:2], *[1] * (mixed.ndim - 2))
             mixed += weight * (self.images[slot] - (1 - damping) * self.residuals[slot])
         return mixed
+
+
+def _slid(values: Tensor, count: int, axis: int) -> Tensor:
+    kept = values.narrow(axis, count, values.shape[axis] - count)
+    return torch.cat([kept, torch.zeros_like(values.narrow(axis, 0, count))], axis)
 
 
 def mixing_weights(gram: Tensor, valid: Tensor, ridge: float, latest: int) -> Tensor:
