@@ -222,7 +222,7 @@ def test_auto_measures_again_at_the_batch_that_fits(monkeypatch):
 
     monkeypatch.setattr("deqir.choice._seconds", seconds)
     choose_solver(chain)
-    assert timed == [2, 2, 8, 2]
+    assert timed == [2, 2, 4, 2]
 
 
 @pytest.mark.parametrize(("given", "bound"), [(None, None), ("auto", None), (1, 1), (64, 64)])

@@ -1,73 +1,170 @@
-"""``solver="auto"``: measure the network on this device, then choose serial or parallel."""
+"""``solver="auto"``: measure the network on this device, then choose serial or parallel, and a window."""
 
 from __future__ import annotations
 
+import math
 import time
+from bisect import bisect_left
 from dataclasses import dataclass
-from math import ceil
 
 import torch
 
 from deqir.batching import MEMORY_SHARE
 from deqir.chain import SamplingChain
 
-SWEEPS_AT_MOST = 12
-"""Sweeps that the preconditioned solver is expected to need, however many steps (see benchmarks/solvers.py)."""
+CALIBRATION_SHARE = 0.05
+"""The share of the serial chain's time that measuring may cost, the first three calls apart."""
 
-CPU_PROBE = 4
-"""Timesteps in the batch that is timed on a CPU."""
+GROWTH = 4
+"""Every batch that is timed holds this many times the timesteps of the one before."""
 
-FINISHING = 0.6
-"""Share of the states that a sweep hands to the network on average, finished ones being left out."""
-
+SMALLEST_WINDOW = 4
+"""A window of two timesteps finishes one a sweep, which is the serial chain."""
 
 STATES_HELD = 21
-"""Tensors of the size of all states that a preconditioned solve holds at its peak (measured, see docs/solvers.md)."""
+"""Tensors of the size of all states held that a preconditioned solve has at its peak (measured, docs/solvers.md)."""
 
 
 @dataclass(frozen=True)
 class SolverChoice:
-    """What was chosen, ``"serial"`` or ``"preconditioned"``, and the measured reason in one sentence."""
+    """What was chosen, ``"serial"`` or ``"preconditioned"``, its window (None: all timesteps), and the measured reason
+    in one sentence.
+    """
 
     solver: str
     reason: str
+    window: int | None = None
 
 
 @torch.no_grad()
-def choose_solver(chain: SamplingChain) -> SolverChoice:
-    """Time one network call of one state and one of a full batch; choose what should end sooner.
+def choose_solver(chain: SamplingChain, window: int | None = None, bounded: bool = False) -> SolverChoice:
+    """Time the network on one timestep and on a few batches of them; choose what should end sooner.
 
-    Serial takes S calls. A parallel solve is taken to need ``SWEEPS_AT_MOST`` sweeps (S where that is less), each of
-    which hands the network ``FINISHING`` of the S states on average. On a CPU the batch is one of four, enough to see
-    whether batching helps there at all; the measurement then costs six evaluations of the network. Where
-    the states of a parallel solve would not fit into the free memory, nothing is measured and the choice is serial.
+    ``window``: the only one to consider (None: all of 4, 8, 16, ... timesteps, and no window). ``bounded``: whether a
+    window bounds the states held too. The batches grow by ``GROWTH`` until another would bring the time of measuring
+    beyond ``CALIBRATION_SHARE`` of the serial chain, a batch costs as much as its timesteps one by one, or all fit.
+    Where the states of a parallel solve would not fit into the free memory, nothing is measured and the choice is
+    serial.
     """
-    steps, images = len(chain), chain.image_count
-    needed, free = parallel_bytes(chain), free_bytes(chain.initial_noise.device)
-    if free is not None and needed > MEMORY_SHARE * free:
-        reason = f"a parallel solve would hold {needed / 1e9:.1f} GB of states, and {free / 1e9:.1f} GB are free"
+    free = free_bytes(chain.initial_noise.device)
+    windows = [w for w in _windows(len(chain), window) if _fits(chain, w if bounded else None, free)]
+    if not windows:
+        least = parallel_bytes(chain, _windows(len(chain), window)[0] if bounded else None)
+        reason = f"a parallel solve would hold {least / 1e9:.1f} GB of states, and {(free or 0) / 1e9:.1f} GB are free"
         return SolverChoice("serial", reason)
-    limit = chain.batcher.limit(chain.initial_noise, steps * images)
-    probe = CPU_PROBE * images if chain.initial_noise.device.type == "cpu" else limit
-    batch = max(1, min(limit, steps * images, probe))
-    if steps == 1 or batch == images:
+    most = max(windows) * chain.image_count
+    if len(chain) == 1 or chain.batcher.limit(chain.initial_noise, most) <= chain.image_count:
         return SolverChoice("serial", "one batch holds no more than one timestep, so there is nothing to parallelise")
-    single, many = min(_seconds(chain, images) for _ in range(2)), _seconds(chain, batch)
+    timings = _calibrate(chain, most)
+    serial = len(chain) * timings.seconds[0]
+    expected = {w: _parallel_seconds(chain, w, timings) for w in windows}
+    best = min(windows, key=lambda w: (expected[w], -w))
+    chosen = best if best < len(chain) else None
+    device = chain.initial_noise.device.type
+    at = "" if chosen is None else f" in a window of {chosen} timesteps"
+    reason = f"expected {serial:.1f} s serial and {expected[best]:.1f} s parallel{at} on {device}"
+    if expected[best] >= serial:
+        return SolverChoice("serial", reason)
+    return SolverChoice("preconditioned", reason, chosen)
+
+
+def expected_sweeps(steps: int, window: int) -> float:
+    """Sweeps that a preconditioned solve of ``steps`` timesteps takes in a ``window``, with none ``window`` = steps.
+
+    Fitted to 84 solves of 25 to 250 steps in windows of 2 to 128 (docs/solvers.md): so many timesteps become final in a
+    sweep while the window slides, and the last window is solved in so many.
+    """
+    window = min(window, steps)
+    finished = max(1.0, 0.62 * math.pow(window, 0.68))
+    return (steps - window) / finished + min(window, 2 + 1.5 * math.log2(window))
+
+
+def expected_evaluations(steps: int, window: int) -> float:
+    """Evaluations of the network that such a solve takes, fitted to the same."""
+    return steps * (1 + 0.7 * math.log2(min(window, steps)))
+
+
+@dataclass(frozen=True)
+class Timings:
+    """The time of one network call, ``seconds``, on so many ``images``, ascending; ``limit`` is the largest call."""
+
+    images: tuple[int, ...]
+    seconds: tuple[float, ...]
+    limit: int
+
+    def at(self, images: float) -> float:
+        """The seconds for ``images``: on a straight line between, and beyond, the two measured next to it.
+
+        More than ``limit`` take several calls.
+        """
+        if images > self.limit:
+            return images / self.limit * self.at(self.limit)
+        if len(self.images) == 1:
+            return self.seconds[0] * max(1.0, images / self.images[0])
+        above = min(max(1, bisect_left(self.images, images)), len(self.images) - 1)
+        (low, high), (short, long) = self.images[above - 1 : above + 1], self.seconds[above - 1 : above + 1]
+        slope = max(0.0, long - short) / (high - low)
+        return long + slope * (max(images, self.images[0]) - high)
+
+
+def _windows(steps: int, window: int | None) -> list[int]:
+    """The windows to consider, ascending; ``steps`` stands for none."""
+    if window is not None:
+        return [min(window, steps)]
+    powers = (SMALLEST_WINDOW * 2**k for k in range(max(0, math.ceil(math.log2(steps / SMALLEST_WINDOW)))))
+    return [*powers, steps]
+
+
+def _fits(chain: SamplingChain, window: int | None, free: int | None) -> bool:
+    return free is None or parallel_bytes(chain, window) <= MEMORY_SHARE * free
+
+
+def _parallel_seconds(chain: SamplingChain, window: int, timings: Timings) -> float:
+    sweeps = expected_sweeps(len(chain), window)
+    each = chain.image_count * min(window, expected_evaluations(len(chain), window) / sweeps)
+    return sweeps * timings.at(each)
+
+
+def _calibrate(chain: SamplingChain, most: int) -> Timings:
+    """Time one timestep, then more and more of them, up to ``most`` images in a call.
+
+    On a CPU the first batch is one of two timesteps, enough to see whether batching helps there at all.
+    """
+    one = chain.image_count
+    single = min(_seconds(chain, one) for _ in range(2))
+    timed, left = {one: single}, CALIBRATION_SHARE * len(chain) * single - 2 * single
+    wanted = one * (2 if chain.initial_noise.device.type == "cpu" else GROWTH)
+    while True:
+        before = max(timed)
+        batch = min(wanted, most, chain.batcher.limit(chain.initial_noise, min(wanted, most)))
+        if batch <= before:
+            break
+        held, seconds = _held_seconds(chain, batch)
+        timed[held] = seconds
+        left -= seconds
+        wanted *= GROWTH
+        following = seconds + max(0.0, seconds - timed[before]) / max(1, held - before) * (wanted - held)
+        if held < batch or seconds > 0.9 * timed[before] * held / before or following > left:
+            break
+    images, seconds_each = zip(*sorted(timed.items()), strict=True)
+    return Timings(images, seconds_each, chain.batcher.limit(chain.initial_noise))
+
+
+def _held_seconds(chain: SamplingChain, batch: int) -> tuple[int, float]:
+    """The images of ``batch`` that memory holds in one call, and the time of a call on so many."""
+    seconds = _seconds(chain, batch)
     held = chain.batcher.limit(chain.initial_noise)
-    if held < batch:  # memory ran out, so that time is no measure
-        batch, many = held, _seconds(chain, held)
-    serial = steps * single
-    sweeps = min(SWEEPS_AT_MOST, steps)
-    parallel = sweeps * ceil(FINISHING * steps * images / batch) * many
-    faster = "preconditioned" if parallel < serial else "serial"
-    reason = f"expected {serial:.1f} s serial and {parallel:.1f} s parallel on {chain.initial_noise.device.type}"
-    return SolverChoice(faster, reason)
+    if held >= batch:
+        return batch, seconds
+    held = max(chain.image_count, held)
+    return held, _seconds(chain, held)  # the first time is no measure: memory ran out
 
 
-def parallel_bytes(chain: SamplingChain) -> int:
+def parallel_bytes(chain: SamplingChain, window: int | None = None) -> int:
     """The bytes that a preconditioned solve of ``chain`` holds at its peak, beside the network."""
     noise = chain.initial_noise
-    return STATES_HELD * len(chain) * noise.numel() * noise.element_size()
+    held = len(chain) if window is None else min(window, len(chain))
+    return STATES_HELD * held * noise.numel() * noise.element_size()
 
 
 def free_bytes(device: torch.device) -> int | None:

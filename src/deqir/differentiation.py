@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deqir.adjoints import Adjoint, ImplicitAdjoint, UnrolledAdjoint
 from deqir.choice import choose_solver
-from deqir.restoration import Restorer
+from deqir.restoration import Restorer, SolverName
 
 TOLERANCE = 1e-2
 """Of the implicit adjoint where none is given; an optimisation needs no better direction."""
@@ -23,8 +23,9 @@ def differentiable(restorer: Restorer, y: Tensor, adjoint: Adjoint | None = None
     """
     if restorer.solver == "auto":
         with torch.no_grad():
-            choice = choose_solver(restorer.chain(y))
-        restorer = replace(restorer, solver="serial" if choice.solver == "serial" else "preconditioned")
+            choice = choose_solver(restorer.chain(y), restorer.window)
+        solver: SolverName = "serial" if choice.solver == "serial" else "preconditioned"
+        restorer = replace(restorer, solver=solver, window=choice.window or restorer.window)
     if adjoint is None:
         adjoint = UnrolledAdjoint() if restorer.solver == "serial" else ImplicitAdjoint(tolerance=TOLERANCE)
     return restorer, adjoint

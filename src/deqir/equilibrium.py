@@ -11,12 +11,10 @@ from torch import Tensor
 from deqir.adjoints import Adjoint
 from deqir.chain import SamplingChain
 from deqir.errors import OptionError
+from deqir.precision import GREY_LEVELS_PER_UNIT
 from deqir.preconditioner import BandedSecant
 from deqir.rolling import RollingChain
 from deqir.solvers import CausalMap, FixedPointSolver, Solution, SweepReport, solve
-
-GREY_LEVELS_PER_UNIT = 255 / 2
-"""Grey levels of an 8-bit image per unit of the chain, whose images lie in [-1, 1]."""
 
 FINAL = 0.3
 """The share of the image's tolerance within which a state before it becomes final."""

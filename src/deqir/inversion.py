@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from deqir.chain import SamplingChain
-from deqir.equilibrium import GREY_LEVELS_PER_UNIT
 from deqir.errors import NonFiniteError, OptionError, ShapeError
 from deqir.initialization import NoiseOptimizer
 from deqir.jacobian import BandedJacobian
 from deqir.losses import Distance
 from deqir.metrics import psnr
 from deqir.operators import Unobserved
-from deqir.precision import finest_dtype
+from deqir.precision import GREY_LEVELS_PER_UNIT, finest_dtype
 from deqir.preconditioner import BandedSecant
 from deqir.restoration import Restorer
 from deqir.secants import SecantMemory

@@ -17,17 +17,17 @@ from deqir.batching import MaxBatch, checked_max_batch, is_out_of_memory
 from deqir.chain import SamplingChain, serial_solution
 from deqir.choice import choose_solver
 from deqir.consistency import ConsistencyRule, RuleName, TimeTravel, choose_rule
-from deqir.equilibrium import GREY_LEVELS_PER_UNIT, solve_equilibrium
+from deqir.equilibrium import solve_equilibrium
 from deqir.errors import DeviceError, NonFiniteError, OptionError, ShapeError
 from deqir.noise import SeededNoise
 from deqir.operators import LinearOperator, as_operator
-from deqir.precision import finest_dtype
+from deqir.precision import GREY_LEVELS_PER_UNIT, finest_dtype
 from deqir.preconditioner import BandedSecant
 from deqir.priors import Denoiser, require_label
 from deqir.repetition import is_repeatable, require_repeatable
-from deqir.results import Progress, Restoration, Statistics
+from deqir.results import Progress, Restoration, Statistics, Watch, to_unit
 from deqir.schedule import NoiseLevels, Spacing
-from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, SweepReport, TriangularAnderson
+from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, TriangularAnderson
 from deqir.tiling import TiledDenoiser, TileSize, checked_tiling, choose_tile
 
 SolverName = Literal["auto", "serial", "picard", "anderson", "triangular", "preconditioned"]
@@ -194,12 +194,13 @@ class Restorer:
         shape = self.operator.image_shape(tuple(y.shape[1:]))
         chain, noise = self._chain(y, shape, seed, *drawn)
         grey = shape[0] == 1 and self.prior.channels == 3
-        watch = _Watch(progress, len(chain), grey)
-        method = self._choose(chain)
-        noise.held = method.noises_held(self._kept if adjoint is None else None)
+        watch = Watch(progress, len(chain), grey)
+        kept = self._kept if adjoint is None else None
+        method = self._choose(chain, kept)
+        noise.held = method.noises_held(kept)
         solution, value = self._solution(chain, method, watch, start, adjoint)
         lost = (solution.broken >= 0).to(y.device).view(-1, 1, 1, 1)
-        image = torch.where(lost, torch.nan, _to_unit(value, grey))
+        image = torch.where(lost, torch.nan, to_unit(value, grey))
         stats = Statistics(
             method.name,
             method.reason,
@@ -207,13 +208,14 @@ class Restorer:
             tuple(solution.evaluations.tolist()),
             time.perf_counter() - started,
             *_limits(chain),
+            method.window,
         )
         error = (self.operator.forward(image.detach()) - y).detach().flatten(1).square().mean(1).sqrt()
         residuals, estimated = (part * GREY_LEVELS_PER_UNIT for part in (solution.residuals, solution.errors))
-        kept = solution.states if self.keep_trajectory else None
+        trajectory = solution.states if self.keep_trajectory else None
         timesteps = chain.step.levels.timesteps.tolist()
         failed_at = tuple(None if step < 0 else int(timesteps[step]) for step in solution.broken.tolist())
-        return Restoration(image, solution.status, stats, residuals, estimated, error, kept, failed_at)
+        return Restoration(image, solution.status, stats, residuals, estimated, error, trajectory, failed_at)
 
     def _chain(
         self,
@@ -249,14 +251,14 @@ class Restorer:
             denoiser = TiledDenoiser(denoiser, tile, self.tile_overlap, max_batch)
         return SamplingChain(denoiser, step, step.first_state(first), max_batch), noise
 
-    def _choose(self, chain: SamplingChain) -> _Method:
+    def _choose(self, chain: SamplingChain, kept: int | None) -> _Method:
         if isinstance(self.solver, FixedPointSolver):
             require_repeatable(chain, self.prior.name)
-            return _Method(type(self.solver).__name__.lower(), "asked for", self._bounded(self.solver))
-        name, reason = str(self.solver), "asked for"
+            return _Method(type(self.solver).__name__.lower(), "asked for", self._bounded(self.solver, self.window))
+        name, reason, window = str(self.solver), "asked for", self.window
         if name == "auto":
-            choice = choose_solver(chain)
-            name, reason = choice.solver, choice.reason
+            choice = choose_solver(chain, self.window, bounded=kept is not None)
+            name, reason, window = choice.solver, choice.reason, choice.window
             if name != "serial" and not is_repeatable(chain):
                 name, reason = "serial", "the prior answers differently to the same input"
         elif name != "serial":
@@ -264,14 +266,15 @@ class Restorer:
         if name == "serial":
             return _Method(name, reason)
         solver = {"anderson": Anderson(), "triangular": TriangularAnderson()}.get(name, Picard())
-        return _Method(name, reason, self._bounded(solver), BandedSecant() if name == "preconditioned" else None)
+        model = BandedSecant() if name == "preconditioned" else None
+        return _Method(name, reason, self._bounded(solver, window), model)
 
-    def _bounded(self, solver: FixedPointSolver) -> FixedPointSolver:
-        """``solver`` with this restorer's bounds where it has none of its own."""
+    def _bounded(self, solver: FixedPointSolver, window: int | None) -> FixedPointSolver:
+        """``solver`` with this restorer's limit of sweeps and the ``window``, where it has none of its own."""
         return replace(
             solver,
             max_sweeps=self.max_sweeps if solver.max_sweeps is None else solver.max_sweeps,
-            window=self.window if solver.window is None else solver.window,
+            window=window if solver.window is None else solver.window,
         )
 
     @property
@@ -282,7 +285,7 @@ class Restorer:
         return 1 + len(averaged_steps(self._levels, self.average)) if self.average else 1
 
     def _solution(
-        self, chain: SamplingChain, method: _Method, watch: _Watch, start: Tensor | None, adjoint: Adjoint | None
+        self, chain: SamplingChain, method: _Method, watch: Watch, start: Tensor | None, adjoint: Adjoint | None
     ) -> tuple[Solution, Tensor]:
         """The solved chain and its restored image, the last state or the mean of the last estimates."""
         levels, mean = chain.step.levels, None
@@ -300,7 +303,7 @@ class Restorer:
         return solution, solution.value if mean is None else mean.value
 
     def _equilibrium(
-        self, chain: SamplingChain, method: _Method, watch: _Watch, start: Tensor | None, adjoint: Adjoint | None
+        self, chain: SamplingChain, method: _Method, watch: Watch, start: Tensor | None, adjoint: Adjoint | None
     ) -> Solution:
         assert method.solver is not None
         shape = (len(chain), *chain.initial_noise.shape)
@@ -319,11 +322,14 @@ class _Method:
     solver: FixedPointSolver | None = None
     preconditioner: BandedSecant | None = None
 
+    @property
+    def window(self) -> int | None:
+        """The timesteps that a sweep hands to the network at most."""
+        return None if self.solver is None else self.solver.window
+
     def noises_held(self, kept: int | None) -> int | None:
         """How many noises stay in memory where the chain keeps ``kept`` states (None: all): two a state, some more."""
-        if kept is None or self.solver is None or self.solver.window is None:
-            return None
-        return 2 * (max(kept, self.solver.window) + 1)
+        return None if kept is None or self.window is None else 2 * (max(kept, self.window) + 1)
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -356,12 +362,6 @@ def _checked(y: Tensor) -> Tensor:
     return y
 
 
-def _to_unit(x: Tensor, grey: bool) -> Tensor:
-    """From the chain's [-1, 1] to [0, 1]; the equal channels of a grey image are averaged."""
-    image = (x + 1) / 2
-    return image.mean(1, keepdim=True) if grey else image
-
-
 def _checked_like(values: Tensor, shape: tuple[int, ...], like: Tensor, name: str) -> Tensor:
     """``values`` on the device and in the dtype of ``like``, once their shape and finiteness are checked."""
     if values.shape != shape:
@@ -369,26 +369,3 @@ def _checked_like(values: Tensor, shape: tuple[int, ...], like: Tensor, name: st
     if not bool(values.isfinite().all()):
         raise NonFiniteError(f"{name} holds NaN or infinite values; give finite ones")
     return values.to(like)
-
-
-@dataclass(frozen=True)
-class _Watch:
-    """Turns what the chain and the solvers report into one kind of progress."""
-
-    progress: Callable[[Progress], None] | None
-    total: int
-    grey: bool
-
-    def serial(self, done: int, state: Tensor) -> None:
-        if self.progress is not None:
-            image = _to_unit(state, self.grey)
-            self.progress(Progress(done, done, self.total, float("nan"), image, done, state[None], first=done))
-
-    def parallel(self, report: SweepReport) -> None:
-        if self.progress is not None:
-            residual = float(report.residual.nan_to_num(0).max()) * GREY_LEVELS_PER_UNIT
-            image = _to_unit(report.states[-1] if report.guess is None else report.guess, self.grey)
-            done, nfe = int(report.finished.min()), int(report.evaluations.max())
-            every = report.residuals * GREY_LEVELS_PER_UNIT
-            told = (residual, image, nfe, report.states, every, report.first)
-            self.progress(Progress(report.sweep, done, self.total, *told))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from deqir.solvers import Status
+from deqir.precision import GREY_LEVELS_PER_UNIT
+from deqir.solvers import Status, SweepReport
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Statistics:
     ``sweeps`` counts network calls that had to wait for each other (a serial chain: all), ``nfe`` the states handed to
     the network by the solve itself, ``seconds`` the wall-clock time of the whole batch. ``max_batch`` is the limit on
     the images in one network call at the end, after it was halved ``halvings`` times for lack of memory; where the
-    network saw tiles of ``tile`` pixels (else None), both count tiles.
+    network saw tiles of ``tile`` pixels (else None), both count tiles. ``window``: how many timesteps a sweep handed to
+    the network at most (None: all, or a serial chain).
     """
 
     solver: str
@@ -27,6 +30,7 @@ class Statistics:
     max_batch: int
     halvings: int
     tile: int | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,3 +77,32 @@ class Progress:
     states: Tensor | None = None
     residuals: Tensor | None = None
     first: int = 1
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Turns what the chain and the solvers report into one kind of progress."""
+
+    progress: Callable[[Progress], None] | None
+    total: int
+    grey: bool
+
+    def serial(self, done: int, state: Tensor) -> None:
+        if self.progress is not None:
+            image = to_unit(state, self.grey)
+            self.progress(Progress(done, done, self.total, float("nan"), image, done, state[None], first=done))
+
+    def parallel(self, report: SweepReport) -> None:
+        if self.progress is not None:
+            residual = float(report.residual.nan_to_num(0).max()) * GREY_LEVELS_PER_UNIT
+            image = to_unit(report.states[-1] if report.guess is None else report.guess, self.grey)
+            done, nfe = int(report.finished.min()), int(report.evaluations.max())
+            every = report.residuals * GREY_LEVELS_PER_UNIT
+            told = (residual, image, nfe, report.states, every, report.first)
+            self.progress(Progress(report.sweep, done, self.total, *told))
+
+
+def to_unit(x: Tensor, grey: bool) -> Tensor:
+    """From the chain's [-1, 1] to [0, 1]; the equal channels of a grey image are averaged."""
+    image = (x + 1) / 2
+    return image.mean(1, keepdim=True) if grey else image
