@@ -56,7 +56,8 @@ class DiffusersDenoiser:
     Of twice as many output channels as image channels (a learned variance) the first half counts. Images whose sides
     its downsampling does not divide are padded by reflection and cropped back.
     ``compute_dtype`` bfloat16 or float16 runs the network under autocast, and images that overflow there once more in
-    float32; the states stay in their own precision.
+    float32; the states stay in their own precision. ``network(images, conditioning, ...)``, where given, is what is
+    called in place of the model: the same, compiled.
     """
 
     model: UNet2DModel
@@ -64,6 +65,7 @@ class DiffusersDenoiser:
     prediction: Prediction = "epsilon"
     name: str = "diffusers"
     compute_dtype: torch.dtype = torch.float32
+    network: Callable[..., Tensor] | None = None
 
     @property
     def channels(self) -> int:
@@ -110,7 +112,7 @@ class DiffusersDenoiser:
         """The predicted noise (N, C, H, W) in ``x`` at ``timesteps`` (N,), all images of class ``label``."""
         check_input(x, self.channels, self.name)
         labels = None if label is None else torch.full((len(x),), label, device=x.device)
-        output = run_network(self.model, x, timesteps, self.compute_dtype, labels)
+        output = run_network(self.model, x, timesteps, self.compute_dtype, labels, self.network)
         alphas = self.schedule.at(timesteps, x)
         return noise_from(output[:, : self.channels], x, alphas, self.prediction)
 
@@ -139,18 +141,25 @@ def move_network(model: torch.nn.Module, device: torch.device, dtype: torch.dtyp
 
 
 def run_network(
-    model: UNet2DModel, x: Tensor, conditioning: Tensor, compute_dtype: torch.dtype, labels: Tensor | None = None
+    model: UNet2DModel,
+    x: Tensor,
+    conditioning: Tensor,
+    compute_dtype: torch.dtype,
+    labels: Tensor | None = None,
+    network: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """The output (N, C', H, W) of ``model`` for ``x`` (N, C, H, W), which is padded by reflection and cropped back.
 
     ``conditioning`` (N,): timesteps or noise levels; ``labels`` (N,) int64: classes. bfloat16 and float16 run as
-    ``in_precision`` says.
+    ``in_precision`` says. ``network`` is called in place of the model where it is given.
     """
     height, width = x.shape[-2:]
     multiple = int(2 ** (len(model.config["block_out_channels"]) - 1))
     padded = pad_to_multiple(x, multiple).to(memory_format=torch.channels_last)
 
     def call(images: Tensor, levels: Tensor, *classes: Tensor) -> Tensor:
+        if network is not None:
+            return network(images, levels, *classes)
         output: Tensor = model(images, levels, *classes).sample
         return output
 

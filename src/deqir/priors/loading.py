@@ -11,6 +11,7 @@ from deqir.errors import OptionError, UnsupportedCheckpointError
 from deqir.priors import ddpm, guided_diffusion, guided_layout
 from deqir.priors.callables import wrap_callable
 from deqir.priors.checkpoint_file import State, network_state, read_checkpoint
+from deqir.priors.compilation import compiled
 from deqir.priors.conditioning import with_label
 from deqir.priors.denoiser import Denoiser, DiffusersDenoiser
 from deqir.priors.diffusers_folder import WEIGHT_FILES, load_diffusers_folder
@@ -30,7 +31,12 @@ FAMILIES: dict[str, Callable[[State, CheckpointOptions, str, str], DiffusersDeno
 
 
 def load_prior(
-    source: Source = None, *, label: int | None = None, guidance: float | None = None, **options: Any
+    source: Source = None,
+    *,
+    label: int | None = None,
+    guidance: float | None = None,
+    compile: str | None = None,
+    **options: Any,
 ) -> Denoiser:
     """Load a prior, in float32 on the CPU.
 
@@ -38,6 +44,7 @@ def load_prior(
     guided-diffusion, improved-diffusion or a PyTorch DDPM; a hub id ``owner/name``, or a file there,
     ``owner/name/file.pt``; a torch module or any callable ``(x, t)``; or a Denoiser, which is returned.
     ``label`` chooses the class of a class-conditional prior, with classifier-free ``guidance`` or without.
+    ``compile``: default, reduce-overhead or max-autotune compiles the network (see :func:`deqir.priors.compiled`).
     ``options``: the fields of :class:`deqir.priors.CheckpointOptions`, for what the checkpoint does not tell.
 
     Raises UnsupportedCheckpointError where the source holds no prior that deqir can load, DownloadError where the hub
@@ -47,6 +54,8 @@ def load_prior(
         raise OptionError("guidance is given without label; choose the class to guide towards")
     chosen = CheckpointOptions.from_names(options)
     prior = _load(source, chosen)
+    if compile is not None:
+        prior = compiled(prior, compile)
     return prior if label is None else with_label(prior, label, guidance, chosen.null_label)
 
 

@@ -64,7 +64,9 @@ class CheckpointOptions:
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
-                raise OptionError(f"a prior has no option {name!r}; choose one of {', '.join(known)}, label, guidance")
+                raise OptionError(
+                    f"a prior has no option {name!r}; choose one of {', '.join(known)}, label, guidance, compile"
+                )
         return cls(**given)
 
     def refuse_others(self, taken: Collection[str], source: str) -> None:
