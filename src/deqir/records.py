@@ -44,7 +44,7 @@ def restored_record(file: Path, problem: Problem, restorer: Restorer, result: Re
         "solver_reason": result.stats.reason,
         "tolerance": restorer.tolerance,
         "max_sweeps": restorer.max_sweeps,
-        "window": restorer.window,
+        "window": result.stats.window,
         "status": result.status[index].name.lower(),
         "sweeps": result.stats.sweeps[index],
         "nfe": result.stats.nfe[index],
