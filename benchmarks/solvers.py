@@ -40,6 +40,14 @@ METHODS: dict[str, str | FixedPointSolver] = {
     "triangular m=3": TriangularAnderson(history_size=3),
     "preconditioned": "preconditioned",
 }
+COLOURS = {
+    "picard": "grey",
+    "paradigms": "tab:orange",
+    "anderson m=3": "tab:green",
+    "anderson m=5": "tab:olive",
+    "triangular m=3": "tab:purple",
+    "preconditioned": "tab:blue",
+}
 KEYS = ("method", "task", "eta", "steps", "photo", "spacing", "side")
 LEVELS = (45, 54)
 TOLERANCE = 0.5
@@ -148,14 +156,59 @@ def report(args: argparse.Namespace, path: Path) -> None:
     ]
     if shared:
         parts += ["## All methods, on the runs that all of them have\n", table(shared, ("steps", "eta", "method"))]
+        parts += ["By task:\n", table(shared, ("steps", "eta", "task", "method"))]
+        draw([row for row in shared if row["spacing"] == "cubic"], args.plot)
     (args.out / "solvers.md").write_text("\n".join(parts))
     print("\n".join(parts))
+
+
+def curve(rows: list[dict]) -> tuple[list[float], list[float], list[float]]:
+    """Least, median and greatest agreement in dB after every sweep; a run that has ended keeps its last value."""
+    length = max(len(row["history_db"]) for row in rows)
+    padded = [row["history_db"] + row["history_db"][-1:] * (length - len(row["history_db"])) for row in rows]
+    columns = list(zip(*padded, strict=True))
+    return [min(c) for c in columns], [median(c) for c in columns], [max(c) for c in columns]
+
+
+def draw(rows: list[dict], target: Path) -> None:
+    """Agreement with the serial image after every sweep: one picture a number of steps and eta."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    steps, etas = sorted({row["steps"] for row in rows}), sorted({row["eta"] for row in rows})
+    size = (3.4 * len(steps) + 0.6, 3.0 * len(etas))
+    figure = pyplot.figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(etas), len(steps), squeeze=False, sharey=True, sharex=True)
+    for (line, eta), (column, count) in itertools.product(enumerate(etas), enumerate(steps)):
+        axis = grid[line][column]
+        inside = [row for row in rows if row["steps"] == count and row["eta"] == eta]
+        for method, colour in COLOURS.items():
+            members = [row for row in inside if row["method"] == method]
+            if members:
+                low, middle_, high = curve(members)
+                sweeps, ours = range(1, len(middle_) + 1), method == "preconditioned"
+                label, width = ("deqir", 2.4) if ours else (method, 1.2)
+                axis.plot(sweeps, middle_, color=colour, label=label, linewidth=width)
+                axis.fill_between(sweeps, low, high, color=colour, alpha=0.12, linewidth=0)
+        for level in LEVELS:
+            axis.axhline(level, color="grey", linewidth=0.6, linestyle=":")
+        runs = len(inside) // max(1, len({row["method"] for row in inside}))
+        axis.set(title=f"{count} steps, eta {eta:g} ({runs} runs)", ylim=(0, 80), xlim=(1, 24))
+        if line == len(etas) - 1:
+            axis.set_xlabel("sequential network calls")
+    for line in grid:
+        line[0].set_ylabel("PSNR to serial (dB)")
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize="small")
+    figure.savefig(target, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--report", action="store_true", help="only write the tables")
+    parser.add_argument("--plot", type=Path, default=Path("docs/images/solvers.png"))
+    parser.add_argument("--report", action="store_true", help="only write the tables and the plot")
     parser.add_argument("--photos", nargs="+", default=["astronaut", "coffee", "chelsea", "china", "flower"])
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 50, 100, 250])
