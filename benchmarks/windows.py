@@ -6,7 +6,7 @@
 
 Each run restores a 32-pixel crop of a photograph the prior never saw, serially and in a window, and notes what
 ``auto`` expects (deqir.choice). Memory: one process a row restores a photo-sized image with a denoiser that costs next
-to nothing and tells its peak (``ru_maxrss``) beyond that of a solve with a window of one, in states: B C H W numbers.
+to nothing and tells its peak (VmHWM, so Linux only) beyond that of a solve with a window of one, in states: B C H W numbers.
 glibc's allocator is told to give large blocks back (``MALLOC_MMAP_THRESHOLD_``); left alone it keeps up to half a
 gigabyte of holes at 512x512.
 A run is one line of windows.jsonl; runs that are there are not repeated.
@@ -19,7 +19,6 @@ import itertools
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -105,8 +104,8 @@ def restore(steps: int, side: int, window: int | None) -> None:
     result = Restorer(Gaussian(), operator, steps=steps, **options).restore(y)
     if not bool(result.image.isfinite().all()):
         raise SystemExit("the restored image is not finite, so there is no result")
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    lines = Path("/proc/self/status").read_text().splitlines()  # ru_maxrss would begin with that of the parent
+    print(next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
 
 
 def memory_table() -> str:
