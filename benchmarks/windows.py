@@ -6,7 +6,8 @@
 
 Each run restores a 32-pixel crop of a photograph the prior never saw, serially and in a window, and notes what
 ``auto`` expects (deqir.choice). Memory: one process a row restores a photo-sized image with a denoiser that costs next
-to nothing and tells its peak (VmHWM, so Linux only) beyond that of a solve with a window of one, in states: B C H W numbers.
+to nothing and tells its peak after twelve sweeps (VmHWM, so Linux only) beyond that of a window of one, in states:
+B C H W numbers.
 glibc's allocator is told to give large blocks back (``MALLOC_MMAP_THRESHOLD_``); left alone it keeps up to half a
 gigabyte of holes at 512x512.
 A run is one line of windows.jsonl; runs that are there are not repeated.
@@ -38,7 +39,7 @@ from deqir.schedule import NoiseSchedule
 TASKS = {task.name: task for task in QUALITY_TASKS.values()}
 CASES = (("coffee", "sr", 0.85), ("coffee", "inpaint", 0.85), ("coffee", "sr", 0.0), ("china", "colorize", 0.85))
 WINDOWS = (2, 4, 8, 16, 32, 64, 128)
-MEMORY = ((1000, 512, 8), (1000, 512, 16), (1000, 512, 32), (250, 512, 16), (1000, 256, 32), (100, 256, None))
+MEMORY = ((1000, 512, 8), (1000, 512, 16), (1000, 512, 32), (100, 512, 16), (1000, 256, 32), (100, 256, None))
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,7 @@ def restore(steps: int, side: int, window: int | None) -> None:
     torch.set_num_threads(1)
     operator = SuperResolution(4)
     y = operator.forward(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
-    limit = None if window is None else 40
-    options = {"solver": "preconditioned", "window": window, "device": "cpu", "max_sweeps": limit, "tile": None}
+    options = {"solver": "preconditioned", "window": window, "device": "cpu", "max_sweeps": 12, "tile": None}
     result = Restorer(Gaussian(), operator, steps=steps, **options).restore(y)
     if not bool(result.image.isfinite().all()):
         raise SystemExit("the restored image is not finite, so there is no result")
