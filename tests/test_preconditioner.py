@@ -7,7 +7,7 @@ from deqir.equilibrium import solve_equilibrium
 from deqir.errors import OptionError
 from deqir.preconditioner import BandedSecant
 from deqir.restoration import Restorer
-from deqir.secants import SecantMemory
+from deqir.secants import Neighbourhood, SecantMemory
 from deqir.solvers import Anderson, Picard, Status, solve
 
 OPERATORS = all_operators()
@@ -75,7 +75,7 @@ def test_every_sweep_makes_one_more_state_exact_whatever_the_jacobian():
 @pytest.mark.parametrize("eta", [0.0, 0.85])
 def test_a_linear_network_is_learned_in_a_few_sweeps(eta):
     chain = make_chain(LinearDenoiser(), OPERATORS["inpaint"], eta, steps=40)
-    settings = BandedSecant(bands=1, trust=1e-9, reach=1e6, directions=0)
+    settings = BandedSecant(bands=1, trust=1e-9, reach=1e6, taught_reach=1e6, directions=0)
     solution = solve_equilibrium(chain, Picard(), tolerance=0.01, preconditioner=settings)
     plain = solve_equilibrium(chain, Picard(), tolerance=0.01)
     assert solution.status == (Status.CONVERGED,) * 2
@@ -117,41 +117,99 @@ def test_the_own_power_of_an_exact_denoiser_tells_its_gains():
     torch.testing.assert_close(jacobian.gains, exact, rtol=0.02, atol=0)
 
 
-def test_secants_reproduce_what_they_remember_and_leave_the_rest():
+def memory_of(states, size=2, ridge=1e-12, noise=0.5):
+    """A memory of ``states`` states of one noise level, so that none has neighbours."""
+    return SecantMemory(size, ridge, Neighbourhood.of(torch.full((states,), noise, dtype=torch.float64)))
+
+
+def random_pairs(count, shape):
     generator = torch.Generator().manual_seed(1)
+    return [[torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2)] for _ in range(count)]
+
+
+def test_secants_reproduce_what_they_remember_and_leave_the_rest():
     shape = (4, 2, 3, 5, 6)
-    memory = SecantMemory(2, 1e-12)
-    pairs = [[torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2)] for _ in range(3)]
-    for moved, changed in pairs:
-        memory.push(moved, changed)
-    for moved, changed in pairs[1:]:
-        moves = memory.directions(2)
-        found = memory.correction(2, moved[2], moves, 3 * moves)
-        torch.testing.assert_close(found, (changed - 3 * moved)[2], rtol=1e-6, atol=1e-6)
+    memory = memory_of(4)
+    pairs = random_pairs(3, shape)
+    for moved, missed in pairs:
+        memory.push(moved, missed)
+    for moved, missed in pairs[1:]:
+        torch.testing.assert_close(memory.correction(2, moved[2]), missed[2], rtol=1e-6, atol=1e-6)
     flat = torch.stack([moved[2].flatten(1) for moved, _ in pairs[1:]], 1)
-    other = torch.randn(2, 90, 1, dtype=torch.float64, generator=generator)
+    other = torch.randn(2, 90, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     other = other - flat.mT @ torch.linalg.solve(flat @ flat.mT, flat @ other)
-    assert memory.correction(2, other.view(2, *shape[2:]), moves, 3 * moves).abs().max() < 1e-6
+    assert memory.correction(2, other.view(2, *shape[2:])).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e25])
+def test_a_model_that_changed_misses_less_or_more_of_what_is_remembered():
+    memory, pairs = memory_of(4), random_pairs(2, (4, 2, 3, 5, 6))
+    for moved, missed in pairs:
+        memory.push(moved, missed, update=lambda move: 0.25 * move)
+    (moved, missed), (latest, new) = pairs
+    torch.testing.assert_close(memory.correction(1, moved[1]), (missed + 0.25 * moved)[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(memory.correction(1, latest[1]), new[1], rtol=1e-6, atol=1e-6)
+
+
+def test_a_state_borrows_from_its_neighbours_in_units_of_the_noise():
+    variances = torch.tensor([0.6, 0.5, 0.4, 1e-6], dtype=torch.float64)
+    memory = SecantMemory(1, 1e-12, Neighbourhood.of(variances))
+    moved, missed = random_pairs(1, (4, 2, 3, 5, 6))[0]
+    taught = torch.tensor([True, False, True, True])[:, None].expand(4, 2)
+    moved = torch.where(taught[..., None, None, None], moved, 0)
+    memory.push(moved, missed)
+    for j in (0, 2):
+        expected = (variances[j] / variances[1]).sqrt() * missed[j]
+        torch.testing.assert_close(memory.correction(1, moved[j]), expected, rtol=1e-6, atol=1e-6)
+    assert not memory.correction(3, moved[0] - moved[0] * (moved[0] * moved[3]).mean()).isnan().any()
+    other = moved[0] - moved[3] * (moved[0] * moved[3]).sum((1, 2, 3), True) / moved[3].square().sum((1, 2, 3), True)
+    assert memory.correction(3, other).abs().max() < 1e-6, "the last state is not alike"
+
+
+def test_neighbours_are_the_nearest_to_each_distance_once():
+    levels = LinearDenoiser().schedule.levels(100)
+    near = Neighbourhood.of(1 - levels.alphas[:-1])
+    index, present = near.index
+    logs = levels.noise_to_signal[:-1].log()
+    assert torch.equal(index[:, 0], torch.arange(100)) and present[:, 0].all()
+    for i in range(100):
+        others = index[i][present[i]].tolist()
+        assert len(others) == len(set(others))
+        assert (logs[others] - logs[i]).abs().max() <= 1.2
+    assert (present.sum(1) > 4).float().mean() > 0.8
+    part, rest = near.section(10, 40), near.section(40, 60)
+    both = part.followed_by(rest)
+    for name in ("noise", "offsets", "present"):
+        assert torch.equal(getattr(both, name), getattr(near.section(10, 60), name))
+    assert both.index[0].max() < 50
+
+
+def test_forgotten_states_teach_nothing():
+    memory = memory_of(3)
+    moved, missed = random_pairs(1, (3, 2, 3, 5, 6))[0]
+    kept = torch.tensor([[True, True], [False, True], [True, True]])
+    memory.push(moved, missed, kept)
+    found = memory.correction(1, moved[1])
+    assert not found[0].any()
+    torch.testing.assert_close(found[1], missed[1, 1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, float("nan"), float("inf")])
 def test_secants_of_moves_that_vanish_or_overflow_say_nothing(scale):
-    memory = SecantMemory(2, 0.01)
+    memory = memory_of(2, ridge=0.01)
     moved = torch.full((2, 1, 1, 4, 4), scale)
-    memory.push(moved, 3 * moved)
+    memory.push(moved, 2 * moved)
     displacement = torch.ones(1, 1, 4, 4)
-    assert not memory.correction(0, displacement, memory.directions(0), memory.directions(0)).any()
+    assert not memory.correction(0, displacement).any()
     good = torch.ones(2, 1, 1, 4, 4)
     for _ in range(2):
-        memory.push(good, 3 * good)
-    found = memory.correction(0, displacement, memory.directions(0), memory.directions(0))
-    torch.testing.assert_close(found, 2 * displacement, rtol=0.02, atol=0)
+        memory.push(good, 2 * good)
+    torch.testing.assert_close(memory.correction(0, displacement), 2 * displacement, rtol=0.02, atol=0)
 
 
 def test_a_memory_of_size_zero_remembers_nothing():
-    memory = SecantMemory(0, 0.01)
+    memory = memory_of(2, size=0)
     memory.push(torch.ones(2, 1, 1, 2, 2), torch.ones(2, 1, 1, 2, 2))
-    assert memory.directions(0) is None
+    assert memory.correction(0, torch.ones(1, 1, 2, 2)) is None
 
 
 def test_gains_stay_within_their_bounds_and_finite():
@@ -201,6 +259,7 @@ NONSENSE = {
     "variance": -1.0,
     "directions": -1,
     "reach": 0.0,
+    "taught_reach": 0.0,
     "worth": 1.0,
     "start_error": -1.0,
 }

@@ -21,7 +21,6 @@ from deqir.batching import Batcher, Network
 from deqir.chain import SamplingChain
 from deqir.jacobian import BandedJacobian
 from deqir.preconditioner import BandedSecant
-from deqir.secants import SecantMemory
 from deqir.solvers import CausalMap
 
 
@@ -157,7 +156,8 @@ class CostateModel(BandedJacobian):
             corner=settings.corner,
             decay=settings.decay,
             trust=settings.trust,
-            secants=SecantMemory(settings.directions, settings.ridge),
+            directions=settings.directions,
+            ridge=settings.ridge,
         )
         self.vectors = self.responses = torch.zeros_like(costates.direct[1:])
 
@@ -174,6 +174,6 @@ class CostateModel(BandedJacobian):
         moved, changed = vectors - self.vectors, responses - self.responses
         taken = evaluated[..., None, None, None]
         usable = taken & (moved.isfinite() & changed.isfinite()).flatten(2).all(2)[..., None, None, None]
-        self.learn_pair(torch.where(usable, moved, 0), torch.where(usable, changed, 0))
+        self.learn_pair(torch.where(usable, moved, 0), torch.where(usable, changed, 0), kept=evaluated)
         self.vectors = torch.where(taken, vectors, self.vectors)
         self.responses = torch.where(taken, responses, self.responses)

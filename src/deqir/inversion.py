@@ -25,7 +25,6 @@ from deqir.operators import Unobserved
 from deqir.precision import GREY_LEVELS_PER_UNIT, finest_dtype
 from deqir.preconditioner import BandedSecant
 from deqir.restoration import Restorer
-from deqir.secants import SecantMemory
 
 SETTLED = 0.1
 """The share of the tolerance within which a state, and all between it and the image, is evaluated no more."""
@@ -142,7 +141,8 @@ class _ReversedChain:
             corner=settings.corner,
             decay=settings.decay,
             trust=settings.trust,
-            secants=SecantMemory(0, settings.ridge),
+            directions=0,
+            ridge=settings.ridge,
         )
         still = torch.zeros(len(chain), *self.image.shape, dtype=self.image.dtype, device=self.image.device)
         self.states = self.best = self._replayed(still, still)

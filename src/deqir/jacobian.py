@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from deqir.bands import FrequencyBands
 from deqir.precision import finest_dtype
-from deqir.secants import SecantMemory
+from deqir.secants import Neighbourhood, SecantMemory
 
 CHUNK = 32
 """States whose spectra are held at a time."""
@@ -32,12 +34,14 @@ class BandedJacobian:
         corner: float,
         decay: float,
         trust: float,
-        secants: SecantMemory,
+        directions: int,
+        ridge: float,
     ):
         self.bands = FrequencyBands.of(like, bands)
         self.variances = variances.to(like.device, finest_dtype(like.device))
         self.cap = (1 / self.variances.sqrt()).view(-1, 1, 1)
-        self.corner, self.decay, self.trust, self.secants = corner, decay, trust, secants
+        self.corner, self.decay, self.trust = corner, decay, trust
+        self.secants = SecantMemory(directions, ridge, Neighbourhood.of(self.variances))
         self.model = self.gaussian_gains(variance).expand(-1, len(like), -1)
         self.gains = self.model
         self.products = torch.zeros_like(self.gains)
@@ -52,17 +56,16 @@ class BandedJacobian:
 
     def respond(self, i: int, argument: Tensor) -> Tensor:
         """``J_i d`` for ``argument`` d (B, C, H, W): the bands' gains, and what they miss of remembered directions."""
-        moves, gains = self.secants.directions(i), self.gains[i]
-        if moves is None:
-            return self.bands.filter(argument, gains)
-        filtered = self.bands.filter(torch.cat([argument[:, None], moves], 1), gains[:, None])
-        return filtered[:, 0] + self.secants.correction(i, argument, moves, filtered[:, 1:])
+        modelled, correction = self.bands.filter(argument, self.gains[i]), self.secants.correction(i, argument)
+        return modelled if correction is None else modelled + correction
 
-    def learn_pair(self, arguments: Tensor, responses: Tensor, weight: Tensor | None = None) -> None:
+    def learn_pair(
+        self, arguments: Tensor, responses: Tensor, weight: Tensor | None = None, kept: Tensor | None = None
+    ) -> None:
         """Take in ``responses`` of the Jacobians to ``arguments``, both (S, B, C, H, W), zero where there are none.
 
         The gains regress on them, older pairs weighing ``decay`` each time, ``weight`` (S, B) scaling the new ones, and
-        ``model`` counting as ``trust`` of the mean band.
+        ``model`` counting as ``trust`` of the mean band. Where ``kept`` (S, B) is false, directions are forgotten.
         """
         pairs = list(zip(torch.split(arguments, CHUNK), torch.split(responses, CHUNK), strict=True))
         products = torch.cat([self.inner_products(d, g) for d, g in pairs])
@@ -74,8 +77,15 @@ class BandedJacobian:
         self.squares = self.decay * self.squares + torch.where(sound, squares, 0)
         prior = self.trust * self.squares.mean(-1, keepdim=True) + 1e-12
         learned = (self.products + prior * self.model) / (self.squares + prior)
-        self.gains = learned.clamp(min=0).minimum(self.cap)
-        self.secants.push(arguments, responses)
+        before, self.gains = self.gains, learned.clamp(min=0).minimum(self.cap)
+        if self.secants.size:
+            missed = responses - self._filtered(arguments, self.gains)
+            self.secants.push(arguments, missed, kept, partial(self._filtered, gains=before - self.gains))
+
+    def _filtered(self, images: Tensor, gains: Tensor) -> Tensor:
+        """``images`` (S, B, C, H, W) with the bands of each multiplied by ``gains`` (S, B, bands)."""
+        parts = zip(torch.split(images, CHUNK), torch.split(gains, CHUNK), strict=True)
+        return torch.cat([self.bands.filter(part, gain) for part, gain in parts])
 
     def inner_products(self, a: Tensor, b: Tensor) -> Tensor:
         """Inner products of two stacks of images (n, B, C, H, W) in every band, (n, B, bands) like ``gains``."""

@@ -19,12 +19,16 @@ from torch import Tensor
 from deqir.errors import OptionError
 from deqir.jacobian import CHUNK, BandedJacobian
 from deqir.schedule import NoiseLevels
-from deqir.secants import SecantMemory, slid
+from deqir.secants import slid
 
 PER_STATE = (
     "variances", "cap", "noise", "gaussian", "first_guess", "model", "gains", "products", "squares", "weights",
 )  # fmt: skip
 """What a learned Jacobian holds for every state, apart from images."""
+
+
+EARLY = 2
+"""Network calls until the model counts as taught."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +41,24 @@ class BandedSecant:
     (the Fisher information of its noisy images). From the second sweep on it regresses the change of the predictions
     on the change of the states, per state, image and band; older changes weigh ``decay`` per sweep, and the model
     counts as ``trust`` of the mean band. Gains are clipped to ``[0, 1 / sqrt(1 - a)]``, what a denoiser of any prior
-    can have. The last ``directions`` changes are then matched exactly (a multi-secant update, damped by ``ridge``).
+    can have. The last ``directions`` changes of a state and of its neighbours in noise are then matched exactly (a
+    multi-secant update, damped by ``ridge``).
 
-    ``reach`` is the trust region: a displacement of ``reach`` times the state's noise level has w = 1/2.
+    ``reach`` is the trust region: a displacement of ``reach`` times the state's noise level has w = 1/2; from the
+    third network call on it is ``taught_reach``.
     ``start_variance`` replaces ``variance`` in the first guess of the chain, which is taken to be off by
     ``start_error``. States from the first on whose w fell below ``worth`` are not evaluated in the next sweep.
     """
 
     bands: int = 8
     decay: float = 0.5
-    trust: float = 0.01
+    trust: float = 0.1
     variance: float = 0.2
     corner: float = 1 / 64
     directions: int = 3
-    ridge: float = 0.01
+    ridge: float = 0.1
     reach: float = 0.4
+    taught_reach: float = 0.6
     start_variance: float = 0.1
     start_error: float = 0.1
     worth: float = 0.1
@@ -67,11 +74,9 @@ class BandedSecant:
             raise OptionError(
                 f"start_error is {self.start_error} and worth {self.worth}; choose zero or more, and 0 to below 1"
             )
-        positive = (self.trust, self.variance, self.corner, self.ridge, self.reach, self.start_variance)
-        if not all(value > 0 for value in positive):
-            raise OptionError(
-                "trust, variance, corner, ridge, reach and start_variance of the preconditioner must be above zero"
-            )
+        positive = ("trust", "variance", "corner", "ridge", "reach", "taught_reach", "start_variance")
+        if not all(getattr(self, name) > 0 for name in positive):
+            raise OptionError(f"{', '.join(positive[:-1])} and {positive[-1]} of the preconditioner must be above zero")
 
     def start(self, levels: NoiseLevels, like: Tensor) -> LearnedJacobian:
         """An untaught model for a chain at ``levels`` whose states are like ``like`` (B, C, H, W)."""
@@ -93,15 +98,17 @@ class LearnedJacobian(BandedJacobian):
             corner=settings.corner,
             decay=settings.decay,
             trust=settings.trust,
-            secants=SecantMemory(settings.directions, settings.ridge),
+            directions=settings.directions,
+            ridge=settings.ridge,
         )
         self.settings = settings
         self.noise = self.variances.sqrt()
         self.gaussian = self.model
         self.first_guess = self.gaussian_gains(settings.start_variance).expand(-1, len(like), -1)
         self.before: tuple[Tensor, Tensor, Tensor] | None = None
-        expected = self._trusted(self.noise.new_tensor(settings.start_error), self.noise)
-        self.weights = expected.view(-1, 1).repeat(1, len(like))
+        self.calls = 0
+        expected = torch.full_like(self.noise, settings.start_error)
+        self.weights = self._trusted(expected[:, None], slice(None)).repeat(1, len(like))
 
     def horizon(self, prefix: Tensor) -> Tensor:
         """The first state behind ``prefix`` (B,) that moved too far to be worth evaluating yet, (B,) int64."""
@@ -111,7 +118,7 @@ class LearnedJacobian(BandedJacobian):
     def section(self, start: int, stop: int) -> LearnedJacobian:
         """The model of the steps from ``start`` to before ``stop``, as a chain of their own, untaught like this one."""
         part = copy(self)
-        part.secants = SecantMemory(self.secants.size, self.secants.ridge)
+        part.secants = self.secants.section(start, stop)
         for name in PER_STATE:
             setattr(part, name, getattr(self, name)[start:stop].clone())
         return part
@@ -121,7 +128,7 @@ class LearnedJacobian(BandedJacobian):
         count = len(fresh.weights)
         for name in PER_STATE:
             setattr(self, name, torch.cat([getattr(self, name)[count:], getattr(fresh, name)]))
-        self.secants.slide(count)
+        self.secants.slide(count, fresh.secants)
         if self.before is not None:
             inputs, predictions, evaluated = (slid(part, count) for part in self.before)
             self.before = inputs, predictions, evaluated
@@ -139,17 +146,20 @@ class LearnedJacobian(BandedJacobian):
         inputs, predictions, evaluated = self.before
         displacement = x - inputs[i]
         linearised = predictions[i] + self.respond(i, displacement)
-        weight = self._trusted(_rms(displacement), self.noise[i].to(x.dtype))
+        weight = self._trusted(_rms(displacement), i)
         self.weights[i] = weight.nan_to_num(0)
         weight = torch.where(evaluated[i] & weight.isfinite(), weight, 0).view(-1, 1, 1, 1)
         return torch.where(weight > 0, weight * linearised, 0) + (1 - weight) * carried
 
-    def _trusted(self, distance: Tensor, noise: Tensor) -> Tensor:
-        """The weight in [0, 1] of a linearisation ``distance`` away at noise level ``noise``."""
-        return 1 / (1 + (distance / (self.settings.reach * noise)).square())
+    def _trusted(self, distance: Tensor, states: int | slice) -> Tensor:
+        """The weight in [0, 1] of a linearisation ``distance`` (..., B) away in these ``states``, in its dtype."""
+        reach = self.settings.reach if self.calls <= EARLY else self.settings.taught_reach
+        limit = reach * self.noise[states, None]
+        return 1 / (1 + (distance / limit.to(distance.dtype)).square())
 
     def learn(self, inputs: Tensor, predictions: Tensor, evaluated: Tensor) -> None:
         """Take in what the network made of ``inputs``, both (S, B, C, H, W), where ``evaluated`` (S, B) is true."""
+        self.calls += 1
         self._mix_own_power(predictions, evaluated)
         if self.before is not None:
             old_inputs, old_predictions, old_evaluated = self.before
@@ -157,7 +167,8 @@ class LearnedJacobian(BandedJacobian):
             usable = evaluated & old_evaluated & _finite(moved) & _finite(changed)
             kept = usable[..., None, None, None]
             moved, changed = torch.where(kept, moved, 0), torch.where(kept, changed, 0)
-            self.learn_pair(moved, changed, self._trusted_moves(moved))
+            weight = self._trusted(_rms(moved), slice(None)).square()
+            self.learn_pair(moved, changed, weight, evaluated)
         else:
             self.gains = self.model
         self.before = (inputs, predictions, evaluated)
@@ -169,10 +180,6 @@ class LearnedJacobian(BandedJacobian):
         own = (power / sizes * self.cap).minimum(self.cap)
         usable = evaluated[..., None] & own.isfinite()
         self.model = torch.where(usable, (own + self.gaussian) / 2, self.model)
-
-    def _trusted_moves(self, moved: Tensor) -> Tensor:
-        """How much a change of the states (S, B, C, H, W) tells of the Jacobian, (S, B) in [0, 1]."""
-        return self._trusted(_rms(moved), self.noise.view(-1, 1).to(moved.dtype)).square()
 
 
 def _rms(images: Tensor) -> Tensor:
