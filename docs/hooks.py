@@ -12,6 +12,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results"
 UNBROKEN = 24  # characters
+PICTURES = (".png", ".jpg")
+PRINTED = "It printed, with the built-in prior on a CPU that other work shared:"
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -35,10 +37,19 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 def example_page(script: Path) -> str:
-    """A page with the script's docstring, how to run it, the script and the pictures that were kept of it."""
+    """A page with the script's docstring, how to run it, what was kept of a run, printed and drawn, and the script."""
     source = script.read_text(encoding="utf-8")
     title, _, text = (ast.get_docstring(ast.parse(source)) or script.stem).partition("\n")
     code = source[source.index('"""', 3) + 3 :].strip()
-    pictures = sorted((ROOT / "docs" / "images").glob(f"{script.stem}-*"))
-    shown = "\n\n".join(f"![{picture.stem}](../images/{picture.name})" for picture in pictures)
-    return f"# {title.rstrip('.')}\n{text}\n\n    python examples/{script.name}\n\n{shown}\n\n```python\n{code}\n```\n"
+    run = f"    python examples/{script.name}"
+    parts = [f"# {title.rstrip('.')}\n{text}", run, *kept(script.stem), f"```python\n{code}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def kept(stem: str) -> list[str]:
+    """What is kept of a run of the example: what it printed, and its pictures, each a link to itself in full size."""
+    images = ROOT / "docs" / "images"
+    printed = images / f"{stem}.txt"
+    parts = [f"{PRINTED}\n\n```text\n{printed.read_text(encoding='utf-8').rstrip()}\n```"] if printed.exists() else []
+    pictures = sorted(path for path in images.glob(f"{stem}-*") if path.suffix in PICTURES)
+    return parts + [f"[![{path.stem}](../images/{path.name})](../images/{path.name})" for path in pictures]

@@ -1,6 +1,7 @@
 """DDRM, DiffPIR and DPS of deepinv and DeqIR on one physics, with one prior: a table for docs/deepinv.md.
 
-Needs pip install "deqir[deepinv]"; about two minutes on two CPU cores.
+Needs pip install "deqir[deepinv]"; about two minutes on two CPU cores. The seconds depend on what
+else the machine does; those of docs/deepinv.md are from a quieter one than those kept here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Build the sdist and the wheel, compare what is in them with the source, and restore a photo with the installed wheel.
+"""Build the sdist and the wheel, compare what is in them with the source, and run the demo with the installed wheel.
 
     python scripts/distributions.py
 
-The wheel goes into an environment of its own. That one borrows its dependencies from the environment that runs this
-script, which comes later on the path; the deqir in use is asserted to be the wheel's.
+The wheel is built from the sdist and goes into an environment of its own. What it declares is compared with what the
+source imports. The environment borrows the packages that the wheel declares, and those that they declare, from the one
+that runs this script, and sees no others; the deqir in use is asserted to be the wheel's.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 import venv
 import zipfile
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
+
+from declared import borrow, brought, undeclared
 
 ROOT = Path(__file__).resolve().parent.parent
 DIST_INFO = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt", "licenses/LICENSE"}
@@ -24,6 +27,7 @@ TOP = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pypro
 EGG_INFO = {"PKG-INFO", "SOURCES.txt", "dependency_links.txt", "entry_points.txt", "requires.txt", "top_level.txt"}
 LARGEST_MB = 20
 LEAST_PSNR = 27.0  # enlarging by repeating pixels has less; five steps of the built-in prior have 27.8
+DEMO_STEPS = 2
 RESTORE = ("--task", "sr", "--scale", "4", "--simulate", "--steps", "5")
 
 
@@ -68,18 +72,29 @@ def check(archive: Path, found: set[str], wanted: set[str]) -> None:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """The ``bin`` of a new environment with the wheel, whose dependencies are those of this environment."""
+    """The ``bin`` of a new environment with the wheel and what it declares, borrowed from this environment."""
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     site = Path(_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder).strip())
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel]
     subprocess.run(pip, check=True)
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    (package,) = distributions(name="deqir", path=[str(site)])
+    check_requirements(package)
+    borrow(brought(package), folder / "borrowed")
+    (site / "borrowed.pth").write_text(f"{folder / 'borrowed'}\n", encoding="utf-8")
     where = _output([python, "-c", "import deqir; print(deqir.__file__)"], folder).strip()
     if not Path(where).is_relative_to(site):
         sys.exit(f"the deqir in use is {where}, not the wheel's")
     print(f"imported: {where}")
     return python.parent
+
+
+def check_requirements(package: Distribution) -> None:
+    """End with a sentence where the source imports what the wheel does not declare."""
+    missing = undeclared(ROOT / "src" / "deqir", package.requires or [])
+    if missing:
+        sys.exit("; ".join(missing))
+    print(f"declared: every import of the source, and {len(brought(package))} packages with what they bring along")
 
 
 def restore(programs: Path, folder: Path) -> None:
@@ -91,6 +106,15 @@ def restore(programs: Path, folder: Path) -> None:
     if not record["psnr"] > LEAST_PSNR:
         sys.exit(f"the restored photo has {record['psnr']:.2f} dB, less than {LEAST_PSNR}")
     print(f"restored: {record['psnr']:.2f} dB")
+
+
+def demo(programs: Path, folder: Path) -> None:
+    """Run the demo, shortened."""
+    _output([programs / "deqir", "demo", "--steps", str(DEMO_STEPS), "--out", "demo"], folder)
+    records = json.loads((folder / "demo" / "demo.json").read_text(encoding="utf-8"))
+    if len(records) != 3 or not (folder / "demo" / "sheet.png").stat().st_size:
+        sys.exit(f"the demo has {len(records)} tasks, not 3, or no sheet")
+    print(f"demo: {len(records)} tasks, {DEMO_STEPS} steps")
 
 
 def _output(command: list[object], folder: Path) -> str:
@@ -107,7 +131,9 @@ def main() -> None:
         check(sdist, *sdist_files(sdist))
         check(wheel, *wheel_files(wheel))
         home = folder / "clean"
-        restore(install(wheel, home), home)
+        programs = install(wheel, home)
+        restore(programs, home)
+        demo(programs, home)
 
 
 if __name__ == "__main__":

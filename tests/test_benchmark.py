@@ -6,6 +6,7 @@ import math
 import statistics
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -24,12 +25,12 @@ from deqir.benchmark.dataset import Preparation, read_list
 from deqir.benchmark.journal import Journal
 from deqir.benchmark.plans import parse_degradation
 from deqir.benchmark.plots import draw_pareto, pareto_front
-from deqir.benchmark.scores import Scores
-from deqir.benchmark.tables import Mean
+from deqir.benchmark.scores import Scores, consistency
+from deqir.benchmark.tables import Mean, markdown
 from deqir.errors import ImageReadError, MissingExtraError, NonFiniteError, OptionError
 from deqir.images import read_image, write_image
 from deqir.metrics import psnr
-from deqir.operators import LinearOperator
+from deqir.operators import Colorization, LinearOperator
 
 
 @pytest.fixture
@@ -352,31 +353,68 @@ def test_presets_repeat_the_published_settings():
     assert (ddrm.steps, ddrm.chain.eta, ddrm.preparation.fit) == ((20,), 0.85, "crop")
     assert {method.rule for method in ddrm.methods if not method.is_classical} == {"ddrm"}
     assert (deqir.steps, deqir.preparation, PRESETS["deqir-celeba"].every) == ((25,), Preparation("resize", 256), 10)
+    assert [str(part) for part in deqir.degradations] == [
+        "sr:scale=2",
+        "sr:scale=4",
+        "deblur:blur=gaussian,boundary=zero",
+        "deblur:blur=anisotropic,boundary=zero",
+        "colorize:weights=mean",
+    ]
+    assert PRESETS["deqir-imagenet"].settings["tasks"] == PRESETS["deqir-celeba"].settings["tasks"]
+    assert not PRESETS["deqir-imagenet"].masked  # the authors' table of inpainting has CelebA alone
 
 
-def test_a_preset_inpaints_with_the_mask_it_is_given(tmp_path):
-    mask = tmp_path / "mask.png"
-    Image.new("L", (256, 256), 255).save(mask)
-    plan = plan_from_settings(PRESETS["ddnm-celeba"].plan_settings(str(mask)))
-    assert plan.degradations[-1].task.name == "inpaint"
-    assert plan.degradations[-1].task.mask == str(mask)
+def test_a_preset_inpaints_with_the_masks_it_is_given(tmp_path):
+    masks = [str(tmp_path / name) for name in ("text.png", "stripes.png")]
+    for mask in masks:
+        Image.new("L", (256, 256), 255).save(mask)
+    plan = plan_from_settings(PRESETS["deqir-celeba"].plan_settings(masks))
+    inpainted = [part.task for part in plan.degradations if part.task.name == "inpaint"]
+    assert [task.mask for task in inpainted] == masks
+
+
+def test_consistency_is_the_sum_of_what_the_kept_file_misses():
+    generator = torch.Generator().manual_seed(0)
+    y, operator = torch.rand(1, 1, 8, 8, generator=generator), Colorization()
+    image = operator.pinv(y)
+    kept = torch.from_numpy(np.round(image.numpy() * 255) / 255).float()
+    expected = float(np.abs(kept.numpy().mean(1) - y.numpy()[:, 0]).sum())
+    assert expected > 0
+    assert consistency(operator, image, y) == pytest.approx(expected, rel=1e-4)
+    assert consistency(operator, image + 1.0, y) == pytest.approx(float((1 - y).sum()), rel=1e-5)
+    with pytest.raises(NonFiniteError, match="consistency"):
+        consistency(operator, image * math.nan, y)
+
+
+def test_colourisation_alone_has_a_consistency(data, plan, tmp_path):
+    run = Benchmark(plan, Dataset(data), tmp_path / "out")
+    rows = summarise(run.run().records, 3)
+    shown = [line.split(" | ") for line in markdown(rows, {}).splitlines() if line.startswith("| ")]
+    column = shown[0].index("Cons")
+    for row, cells in zip(rows, shown[1:], strict=True):
+        colour = row.setup.degradation.task.name == "colorize"
+        assert ("cons" in row.means, cells[column] != "-") == (colour, colour)
+    others = [row for row in rows if "cons" not in row.means]
+    assert "Cons" not in markdown(others, {})
 
 
 def test_a_preset_takes_one_line(deqir, data, prior_folder, tmp_path):
-    code, _, err = deqir(
+    command = (
         "benchmark", "--preset", "ddrm-imagenet", "--data", data, "--prior", prior_folder, "--size", "8",
         "--steps", "2", "--method", "serial:ddrm", "--task", "sr:scale=4,noise=0.05", "--out", tmp_path / "out",
     )  # fmt: skip
+    code, _, err = deqir(*command)
+    assert code == 2
+    assert "imagenet_val_1k.txt is not there" in sentence(err) and "--all" in err
+    assert not (tmp_path / "out").exists()
+    code, printed, err = deqir(*command, "--all")
     assert code == 0, err
-    assert "imagenet_val_1k.txt is not there" in err
+    assert "3 of 3" in printed
     runs = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()]
     assert {run["chain"]["spacing"] for run in runs} == {"leading"}
     assert {run["method"] for run in runs} == {"serial:ddrm"}
     (data / "imagenet_val_1k.txt").write_text("b.png 3\n")
-    code, printed, err = deqir(
-        "benchmark", "--preset", "ddrm-imagenet", "--data", data, "--prior", prior_folder, "--size", "8",
-        "--steps", "2", "--method", "serial:ddrm", "--task", "sr:scale=4,noise=0.05", "--out", tmp_path / "out",
-    )  # fmt: skip
+    code, printed, err = deqir(*command)
     assert code == 0, err
     assert "1 of 1" in printed and "0 runs" in printed
 
@@ -410,6 +448,9 @@ def test_a_plan_in_a_file_is_the_plan_in_options(tmp_path, prior_folder):
         (["--task", "sr", "--method", "serial", "--fit", "squeeze"], "choose one of keep"),
         (["--preset", "magic"], "preset is 'magic'; choose one of ddnm-celeba"),
         (["--preset", "ddrm-celeba", "--mask", "m.png"], "mask is for presets that inpaint"),
+        (["--preset", "deqir-imagenet", "--mask", "m.png"], "mask is for presets that inpaint"),
+        (["--preset", "deqir-imagenet"], "imagenet_val_100.txt is not there; put it there, name one with --list"),
+        (["--task", "sr", "--method", "serial", "--list", "l.txt", "--all"], "list and all are both given"),
     ],
 )
 def test_a_wrong_plan_is_one_sentence(deqir, data, tmp_path, arguments, message):

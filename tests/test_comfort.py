@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import torch
 import typer.main
 from packaging.requirements import Requirement
 
+from conftest import sentence
 from deqir import doctor
 from deqir.cli import app
 from deqir.images import write_image
@@ -126,6 +128,21 @@ def test_doctor_names_what_is_missing_in_an_extra_and_in_those_it_takes_in():
     found = doctor.extras(map(Requirement, texts))
     assert found["a"] == {"pytest": pytest.__version__, "no-such-package": "missing"}
     assert found["b"] == {"no-such-package": "missing"}
+
+
+def test_doctor_loads_the_built_in_prior_and_fails_where_it_cannot(deqir, tmp_path, monkeypatch, prior_folder):
+    for folder in ("good", "bad"):
+        shutil.copytree(prior_folder, tmp_path / folder)
+    weights = next((tmp_path / "bad").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    monkeypatch.setattr("deqir.priors.loading.BUILTIN_FOLDER", tmp_path / "good")
+    code, text, _ = deqir("doctor")
+    assert (code, "built-in prior: loads\n" in text) == (0, True)
+    monkeypatch.setattr("deqir.priors.loading.BUILTIN_FOLDER", tmp_path / "bad")
+    code, text, err = deqir("doctor", "--json")
+    assert code == 1
+    assert json.loads(text)["prior"]["state"].startswith("does not load: ")
+    assert "the built-in prior does not load: " in sentence(err)
 
 
 def test_doctor_fails_where_a_needed_package_is_missing_or_too_old(deqir, monkeypatch):

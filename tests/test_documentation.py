@@ -1,5 +1,6 @@
 """The documentation builds strictly and asks no other host for anything; the examples in it run."""
 
+import os
 import re
 import runpy
 import subprocess
@@ -7,12 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import deqir
 from deqir.images import read_image
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = {path.stem: path for path in (ROOT / "examples").glob("*.py")}
+IMAGES = ROOT / "docs" / "images"
+SCREENSHOTS = os.environ.get("DEQIR_SCREENSHOTS")  # the folder of the documentation's pictures, to refresh them
+LARGEST = 150_000  # bytes of a picture
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +27,9 @@ def site(tmp_path_factory):
     pytest.importorskip("mkdocstrings_handlers.python")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", ROOT / "mkdocs.yml", "-d", folder]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
     assert run.returncode == 0, run.stderr
+    assert "MKDOCS_2_WARNING" not in run.stderr
     return folder
 
 
@@ -44,6 +50,38 @@ def test_the_reference_has_every_public_name_and_the_site_every_example(site):
         assert re.search(rf'id="deqir\.[\w.]*{name}"', reference) or f"deqir.{name}" in reference, name
     for name in EXAMPLES:
         assert "highlight" in (site / "examples" / name / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_page_of_an_example_shows_what_it_printed_or_drew(site, name):
+    page = (site / "examples" / name / "index.html").read_text(encoding="utf-8")
+    pictures = [path for path in IMAGES.glob(f"{name}-*") if path.suffix in (".png", ".jpg")]
+    assert all(path.stat().st_size <= LARGEST and f'href="../../images/{path.name}"' in page for path in pictures)
+    printed = IMAGES / f"{name}.txt"
+    assert pictures or printed.exists()
+    if printed.exists():
+        assert printed.read_text(encoding="utf-8").split()[0] in page.split("It printed, with the built-in prior")[1]
+
+
+@pytest.mark.skipif(SCREENSHOTS is None, reason="runs the examples in full; name the folder in DEQIR_SCREENSHOTS")
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_keeps_what_it_shows(tmp_path, name):
+    command = [sys.executable, EXAMPLES[name]]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    if run.stdout:
+        Path(SCREENSHOTS, f"{name}.txt").write_text(run.stdout, encoding="utf-8")
+    drawn = sorted(tmp_path.iterdir())
+    for path in [path for path in drawn if "sheet" in path.stem] or drawn:  # a sheet shows the others
+        keep_picture(path, Path(SCREENSHOTS, f"{name}-{path.name}"))
+
+
+def keep_picture(source, target):
+    """Copy ``source``, as a JPEG where it is too large for a page."""
+    if source.stat().st_size <= LARGEST:
+        target.write_bytes(source.read_bytes())
+        return
+    with Image.open(source) as picture:
+        picture.convert("RGB").save(target.with_suffix(".jpg"), quality=85, optimize=True)
 
 
 @pytest.fixture

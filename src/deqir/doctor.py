@@ -1,4 +1,4 @@
-"""What deqir runs on: versions, devices, memory, optional packages and cache folders."""
+"""What deqir runs on: versions, devices, memory, optional packages, cache folders and the built-in prior."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from deqir.version import __version__
 
 PACKAGE = "deqir"
-MISSING = "missing"
+MISSING, LOADS = "missing", "loads"
 BYTES_PER_GB = 1e9
 
 
@@ -30,6 +30,7 @@ def examine() -> dict[str, Any]:
         "devices": devices(),
         "memory": memory(),
         "caches": caches(),
+        "prior": builtin_prior(),
     }
 
 
@@ -88,13 +89,27 @@ def caches() -> dict[str, dict[str, Any]]:
     }
 
 
+def builtin_prior() -> dict[str, str]:
+    """Whether the built-in prior loads: ``state`` is loads, or a sentence that says why not."""
+    from deqir.errors import DeqirError
+    from deqir.priors import load_prior
+
+    try:
+        load_prior()
+    except (DeqirError, ImportError, OSError) as error:
+        return {"state": f"does not load: {' '.join(str(error).split())}"}
+    return {"state": LOADS}
+
+
 def problems(findings: dict[str, Any]) -> list[str]:
-    """One sentence for every package that deqir cannot do without and that is missing or does not fit."""
-    return [
+    """One sentence for every package that is missing or does not fit, and for a built-in prior that does not load."""
+    found = [
         f"{name} is {state}; run pip install --upgrade {PACKAGE}"
         for name, state in findings["packages"].items()
         if state == MISSING or "needed" in state
     ]
+    prior = findings["prior"]["state"]
+    return found if prior == LOADS else [*found, f"the built-in prior {prior}; install {PACKAGE} again"]
 
 
 def _requirements() -> list[str]:

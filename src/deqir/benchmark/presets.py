@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ IMAGENET_LIST = "imagenet_val_1k.txt"
 class Preset:
     """A protocol: ``settings`` as ``plan_from_settings`` takes them, without priors, and where they were read.
 
-    ``every``: of the sorted images, every so many are used. ``list_name``: a list of file names that is used where it
-    lies in the data folder. ``masked``: the protocol also inpaints with a mask file of its authors.
+    ``every``: of the sorted images, every so many are used. ``list_name``: the list of the images meant, which has to
+    lie in the data folder. ``masked``: the protocol also inpaints with mask files of its authors.
     """
 
     source: str
@@ -26,11 +26,11 @@ class Preset:
     list_name: str | None = None
     masked: bool = False
 
-    def plan_settings(self, mask: str | None = None) -> dict[str, Any]:
-        """The settings, with the inpainting task where a ``mask`` file, white = kept, is given."""
+    def plan_settings(self, masks: Sequence[str] = ()) -> dict[str, Any]:
+        """The settings, with one inpainting task for each of the ``masks``, files, white = kept."""
         tasks = list(self.settings["tasks"])
-        if self.masked and mask is not None:
-            tasks.append({"name": "inpaint", "mask": mask})
+        if self.masked:
+            tasks += [{"name": "inpaint", "mask": mask} for mask in masks]
         return {**self.settings, "tasks": tasks}
 
     def degradations(self) -> list[Degradation]:
@@ -59,7 +59,14 @@ DDRM_TASKS = [
     "sr:scale=4",
     "deblur:blur=uniform,boundary=zero",
 ]
-DEQIR_TASKS = ["sr:scale=4", "deblur:blur=gaussian,boundary=zero", "colorize:weights=mean", "cs:ratio=0.5"]
+DEQIR_TASKS = [
+    "sr:scale=2",
+    "sr:scale=4",
+    "deblur:blur=gaussian,boundary=zero",
+    "deblur:blur=anisotropic,boundary=zero",
+    "colorize:weights=mean",
+]
+DEQIR_METHODS = ["serial", "anderson", "preconditioned"]
 DDNM_CODE, DDRM_CODE, DEQIR_CODE = "wyhuai/DDNM 00b58ea", "bahjat-kawar/ddrm 32b6b3c", "caojiezhang/DeqIR 5ca8c9f"
 
 PRESETS: Mapping[str, Preset] = {
@@ -84,15 +91,14 @@ PRESETS: Mapping[str, Preset] = {
         list_name=IMAGENET_LIST,
     ),
     "deqir-celeba": Preset(
-        f"{DEQIR_CODE}, README.md and runners/diffusion.py",
-        {**CELEBA, **DEQIR_CHAIN, "methods": ["serial", "anderson", "preconditioned"], "tasks": DEQIR_TASKS},
+        f"{DEQIR_CODE}, README.md and runners/diffusion.py; its tables at fdd3850",
+        {**CELEBA, **DEQIR_CHAIN, "methods": DEQIR_METHODS, "tasks": DEQIR_TASKS},
         every=10,
         masked=True,
     ),
     "deqir-imagenet": Preset(
-        f"{DEQIR_CODE}, runners/diffusion.py and datasets/__init__.py",
-        {**IMAGENET, **DEQIR_CHAIN, "methods": ["serial", "anderson", "preconditioned"], "tasks": DEQIR_TASKS},
+        f"{DEQIR_CODE}, runners/diffusion.py and datasets/__init__.py; its tables at fdd3850",
+        {**IMAGENET, **DEQIR_CHAIN, "methods": DEQIR_METHODS, "tasks": DEQIR_TASKS},
         list_name="imagenet_val_100.txt",
-        masked=True,
     ),
 }

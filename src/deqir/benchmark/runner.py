@@ -17,7 +17,7 @@ from torch import Tensor
 from deqir.benchmark.cases import Case, Plan, Setup
 from deqir.benchmark.dataset import Dataset
 from deqir.benchmark.journal import Journal, Record
-from deqir.benchmark.scores import Scores
+from deqir.benchmark.scores import Scores, consistency
 from deqir.errors import DeqirError
 from deqir.images import read_image, write_image
 from deqir.operators import LinearOperator
@@ -132,6 +132,8 @@ class Benchmark:
             image, cost = self._restored(case, y, self._restorer(case, prior, operator), progress)
         image = image.clamp(0, 1).to(truth)
         figures = self.scores.of_image(image, truth)
+        if degradation.task.name == "colorize":
+            figures["cons"] = consistency(operator, image, y)
         if self.keep_images:
             target = self.image_path(case)
             make_folder(target.parent)

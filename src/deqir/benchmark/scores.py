@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deqir.errors import NonFiniteError, ShapeError
 from deqir.metrics import psnr, ssim
+from deqir.operators import LinearOperator
 from deqir.records import finite_or_none
 
 LpipsNetwork = Literal["alex", "vgg", "squeeze"]
@@ -86,6 +87,16 @@ class Scores:
                     for image in group:
                         metric.update(image, real=is_real)
             return {"fid": _finite("FID", float(fid.compute())), "kid": _finite("KID", float(kid.compute()[0]))}
+
+
+def consistency(operator: LinearOperator, image: Tensor, y: Tensor) -> float:
+    """The consistency of colourisation tables, sum |A x - y| with x = ``image`` as a file of 8 bits holds it.
+
+    ``image`` and the observation ``y`` are in [0, 1]; less is better. docs/paper-protocols.md says how sure it is that
+    papers mean this.
+    """
+    kept = (image.clamp(0, 1) * 255).round() / 255
+    return _finite("the consistency", float((operator.forward(kept) - y).abs().sum()))
 
 
 def _missing(package: str, weights: Callable[[], str]) -> str | None:

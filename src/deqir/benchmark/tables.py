@@ -16,19 +16,20 @@ from deqir.benchmark.journal import Record
 from deqir.errors import NonFiniteError
 from deqir.images import atomic_write
 
-MEANS = ("psnr", "ssim", "lpips", "sweeps", "nfe", "seconds")
+MEANS = ("psnr", "ssim", "lpips", "cons", "sweeps", "nfe", "seconds")
 SETS = ("fid", "kid")
 TITLES = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
     "lpips": "LPIPS",
+    "cons": "Cons",
     "fid": "FID",
     "kid": "KID",
     "sweeps": "sweeps",
     "nfe": "NFE",
     "seconds": "seconds",
 }
-FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f", "fid": ".2f", "kid": ".5f", "seconds": ".2f"}
+FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f", "cons": ".2f", "fid": ".2f", "kid": ".5f", "seconds": ".2f"}
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,10 @@ def write_tables(folder: Path, rows: Sequence[Row], absent: Mapping[str, str], f
 
 
 def markdown(rows: Sequence[Row], absent: Mapping[str, str], failures: Sequence[str] = ()) -> str:
-    """The table with what is missing under it."""
-    names = (*MEANS[:3], *SETS, *MEANS[3:])
+    """The table with what is missing under it; the consistency has a column where some row has it."""
+    names = [
+        name for name in (*MEANS[:3], *SETS, *MEANS[3:]) if name != "cons" or any(name in row.means for row in rows)
+    ]
     titles = ("task", "method", "prior", "steps", "images", *(TITLES[name] for name in names), "converged")
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for row in rows:
@@ -152,4 +155,6 @@ def _cell(row: Row, name: str) -> str:
     if name in SETS:
         return f"{row.sets[name]:{FORMATS[name]}}" if name in row.sets else "absent"
     mean = row.means.get(name)
-    return "absent" if mean is None else mean.text(FORMATS.get(name, ".1f"))
+    if mean is None:
+        return "-" if name == "cons" else "absent"
+    return mean.text(FORMATS.get(name, ".1f"))

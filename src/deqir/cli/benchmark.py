@@ -50,8 +50,12 @@ def benchmark(
         Optional[Path], typer.Option("--list", help="A text file of the images meant, one file name a line.")
     ] = None,
     limit: Annotated[Optional[int], typer.Option(help="At most so many images.")] = None,
-    mask: Annotated[
-        Optional[str], typer.Option(help="The mask of a preset's inpainting, an image file, white = kept.")
+    every_image: Annotated[
+        bool, typer.Option("--all", help="Take all images of the folder where a preset asks for a list.")
+    ] = False,
+    masks: Annotated[
+        Optional[list[str]],
+        typer.Option("--mask", help="A mask of a preset's inpainting, an image file, white = kept; repeat for more."),
     ] = None,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Keep the restored images.")] = True,
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps (default: cuda where there is one).")] = None,
@@ -73,10 +77,13 @@ def benchmark(
     from deqir.benchmark.scores import Scores
 
     chosen = _preset(preset)
-    settings = _settings(chosen, config, mask) | {key: value for key, value in given.items() if value is not None}
+    settings = _settings(chosen, config, masks or []) | {
+        key: value for key, value in given.items() if value is not None
+    }
     plan = plan_from_settings(settings)
+    dataset = _dataset(data, _list_file(data, image_list, every_image, chosen), limit, chosen)
     run = Benchmark(
-        plan, _dataset(data, image_list, limit, chosen), out_dir, Scores.available(), device, dtype,
+        plan, dataset, out_dir, Scores.available(), device, dtype,
         prior_options(options), images,
     )  # fmt: skip
     try:
@@ -111,34 +118,41 @@ def _preset(name: str | None) -> Preset | None:
     return None if name is None else PRESETS[name]
 
 
-def _settings(preset: Preset | None, config: Path | None, mask: str | None) -> dict[str, Any]:
+def _settings(preset: Preset | None, config: Path | None, masks: list[str]) -> dict[str, Any]:
     """The settings of the preset or the file."""
     from deqir.benchmark import read_plan
 
     if preset is not None and config is not None:
         raise OptionError("preset and config are both given; choose one, options change either")
-    if mask is not None and (preset is None or not preset.masked):
+    if masks and (preset is None or not preset.masked):
         raise OptionError("mask is for presets that inpaint; write --task inpaint:mask=FILE instead")
     if preset is None:
         return {} if config is None else read_plan(config)
-    if preset.masked and mask is None:
+    if preset.masked and not masks:
         err.print("deqir: the preset's inpainting is left out; give its mask file with --mask")
-    return preset.plan_settings(mask)
+    return preset.plan_settings(masks)
 
 
-def _dataset(data: Path, image_list: Path | None, limit: int | None, preset: Preset | None) -> Dataset:
-    """The images; a preset's list is used where it lies in the folder."""
+def _list_file(data: Path, image_list: Path | None, every_image: bool, preset: Preset | None) -> Path | None:
+    """The list that is named, else the preset's, which has to be there; None for all images."""
+    if image_list is not None and every_image:
+        raise OptionError("list and all are both given; choose one")
+    if image_list is not None or every_image or preset is None or preset.list_name is None:
+        return image_list
+    listed = data / preset.list_name
+    if not listed.is_file():
+        raise OptionError(
+            f"the preset's list {listed} is not there; put it there, name one with --list, or take every image "
+            "of the folder with --all"
+        )
+    return listed
+
+
+def _dataset(data: Path, listed: Path | None, limit: int | None, preset: Preset | None) -> Dataset:
+    """The images that the list names, or all; of these those that the preset takes."""
     from deqir.benchmark import Dataset
     from deqir.benchmark.dataset import read_list
 
-    listed = image_list
-    if listed is None and preset is not None and preset.list_name is not None:
-        listed = data / preset.list_name
-        if not listed.is_file():
-            err.print(
-                f"deqir: {listed} is not there, so all images of the folder are used; see docs/paper-protocols.md"
-            )
-            listed = None
     every = 1 if preset is None else preset.every
     return Dataset(data, None if listed is None else read_list(listed), every, limit)
 

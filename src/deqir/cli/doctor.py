@@ -15,7 +15,7 @@ from deqir.cli.console import FAILURE, err, out
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a program or a report.")] = False,
 ) -> None:
-    """Show versions, devices, memory, optional packages and cache folders: what a bug report needs."""
+    """Show versions, devices, memory, extras, caches and whether the built-in prior loads: what a bug report needs."""
     from deqir.doctor import examine, problems
 
     findings = examine()
@@ -46,4 +46,5 @@ def _lines(findings: dict[str, Any]) -> list[str]:
         lines.append(f"extra {name}: " + (f"missing {', '.join(missing)}" if missing else "installed"))
     for name, cache in findings["caches"].items():
         lines.append(f"{name}: {cache['folder']} ({', '.join(cache['holds']) or 'none'})")
+    lines.append(f"built-in prior: {findings['prior']['state']}")
     return lines
