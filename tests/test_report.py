@@ -228,6 +228,14 @@ def test_a_report_is_one_page_that_needs_nothing_else(reported):
         assert shown in text
 
 
+def test_a_report_speaks_to_laypeople_and_fits_a_phone(reported):
+    text = (reported / "report.html").read_text()
+    assert "None" not in text.partition("<h2>Settings</h2>")[2] and "<td>-</td>" in text
+    assert "A x to y" not in text and "A+ y" not in text
+    assert "degraded again, to the observation" in text
+    assert text.count('class="wide"') == 2  # the convergence picture and the film strip scroll sideways
+
+
 def test_a_report_can_be_drawn_again_from_the_saved_run(deqir, reported, tmp_path):
     page = (reported / "report.html").read_bytes()
     (reported / "report.html").unlink()

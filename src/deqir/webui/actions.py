@@ -95,26 +95,29 @@ class Actions:
 
     def take_mask(self, request: gr.Request, mask: str | None, photo: str | None, *values: Any) -> Updates:
         """Paint the mask of a file into the editor."""
-        if not mask:
-            return {self.controls.editor: gr.skip()}
         self.workbench.sessions.use(session_of(request), mask)
         try:
-            image = self.workbench.photo(photo, self.workbench.settings(self.controls.asked(values)))
-            kept = read_mask_file(mask, (image.shape[1], image.shape[2]), self.workbench.limits)
+            return {self.controls.editor: self._under_brush(request, mask, photo, values)}
         except DeqirError as error:
             return {self.display.status: looks.said(str(error))}
-        return {self.controls.editor: gr.update(value=self._shown(request, covered(image, kept)))}
 
-    def fill_editor(self, request: gr.Request, photo: str | None, *values: Any) -> Any:
-        """Put the photo under the brush."""
+    def fill_editor(self, request: gr.Request, mask: str | None, photo: str | None, *values: Any) -> Any:
+        """Put the photo under the brush, and the mask of a file on it."""
         try:
-            settings = self.workbench.settings(self.controls.asked(values))
-            if photo is None or not settings.has_brush:
-                return None
-            image = self.workbench.photo(photo, settings)
-            return self.workbench.sessions.picture(session_of(request), "background", pixels(image))
+            return self._under_brush(request, mask, photo, values)
         except DeqirError:
             return None  # the preview tells
+
+    def _under_brush(self, request: gr.Request, mask: str | None, photo: str | None, values: tuple[Any, ...]) -> Any:
+        """What the editor shows of the photo and of the mask of a file, where there are such."""
+        settings = self.workbench.settings(self.controls.asked(values))
+        if photo is None or not settings.has_brush:
+            return None
+        image = self.workbench.photo(photo, settings)
+        if mask is None:
+            return self.workbench.sessions.picture(session_of(request), "background", pixels(image))
+        kept = read_mask_file(mask, (image.shape[1], image.shape[2]), self.workbench.limits)
+        return self._shown(request, covered(image, kept))
 
     def preview(self, request: gr.Request, photo: str | None, *values: Any) -> Updates:
         """Show what will be restored; what was restored before stays, and is named as such."""

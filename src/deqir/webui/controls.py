@@ -75,13 +75,7 @@ def build_controls(limits: Limits, priors: list[str]) -> Controls:
     named["task"] = gr.Dropdown(list(OBSERVED_NAMES.items()), value="sr", label="Task", elem_id="task")
     kernel, find, groups = _task_controls(named)
     editor = _editor()
-    mask_file = gr.File(
-        label="Or a mask from a file: black is filled, white kept",
-        file_types=["image"],
-        height=130,
-        visible=False,
-        elem_id="mask",
-    )
+    mask_file = _mask_file()
     named["noise"] = gr.Slider(
         0, 0.2, 0, step=0.005, label="Noise in the observation", info="standard deviation for values of 0 to 1"
     )
@@ -113,6 +107,16 @@ def _editor() -> gr.ImageEditor:
         brush=gr.Brush(colors=["#e11d74"], color_mode="fixed", default_size=16),
         height=360,
         elem_id="editor",
+    )
+
+
+def _mask_file() -> gr.File:
+    return gr.File(
+        label="Or a mask from a file: black is filled, white kept",
+        file_types=["image"],
+        height=130,
+        visible=False,
+        elem_id="mask",
     )
 
 

@@ -61,7 +61,7 @@ def _connect_controls(page: gr.Blocks, actions: Runs) -> None:
     gr.on(shown, actions.preview, inputs, actions.display.components, **latest)
     edited = [component.change for component in (controls.photo, task, named["side"], named["old-photo.scale"])]
     edited += [mask.input for mask in masks]  # a change by "find" brings its own painting
-    gr.on(edited, actions.fill_editor, inputs, controls.editor, **latest)
+    gr.on(edited, actions.fill_editor, [controls.mask_file, *inputs], controls.editor, **latest)
     found = [controls.editor, controls.mask_file, named["old-photo.mask"], actions.display.status]
     controls.find.click(actions.find_damage, inputs, found, **_PRIVATE)
     painted = [controls.editor, actions.display.status]
