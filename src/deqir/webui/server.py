@@ -40,10 +40,11 @@ def serve(
     """
     check_gradio()
     _check_address(host, port)
-    with TemporaryDirectory(prefix="deqir-ui-", ignore_cleanup_errors=True) as root:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(root) / UPLOADS)  # read when gradio is imported
+    with TemporaryDirectory(prefix="deqir-ui-", ignore_cleanup_errors=True) as folder:
+        root = Path(folder).resolve()
+        os.environ["GRADIO_TEMP_DIR"] = str(root / UPLOADS)  # read when gradio is imported
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        _serve(host, port, priors, limits, device, ready, Path(root))
+        _serve(host, port, priors, limits, device, ready, root)
 
 
 def _check_address(host: str, port: int) -> None:
