@@ -161,6 +161,17 @@ def test_the_estimates_are_what_the_network_sees_in_the_states(solver):
     assert torch.equal(run.estimates[-1], (result.image[0].clamp(0, 1) * 255).round().to(torch.uint8))
 
 
+def test_a_serial_chain_reports_the_clean_image_of_every_step():
+    y = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    seen = []
+    restorer = Restorer(Knowing(), operators.SuperResolution(2), 8, solver="serial", device="cpu")
+    result = restorer.restore(y, progress=lambda progress: seen.append(progress))
+    for progress in seen:  # the network sees the same in every state, and the rule agrees with the observation
+        torch.testing.assert_close(progress.image, result.image, rtol=0, atol=1e-4)
+    assert (seen[0].states[0] / 2 + 0.5 - result.image).abs().max() > 0.5  # while the first states are noise
+    assert torch.equal(seen[-1].image, result.image)
+
+
 def test_a_grey_photo_has_states_of_the_priors_channels_from_both_solvers(tmp_path):
     states = []
     for solver in ("serial", "picard"):
@@ -215,6 +226,14 @@ def test_a_report_is_one_page_that_needs_nothing_else(reported):
         "prior",
     ):
         assert shown in text
+
+
+def test_a_report_speaks_to_laypeople_and_fits_a_phone(reported):
+    text = (reported / "report.html").read_text()
+    assert "None" not in text.partition("<h2>Settings</h2>")[2] and "<td>-</td>" in text
+    assert "A x to y" not in text and "A+ y" not in text
+    assert "degraded again, to the observation" in text
+    assert text.count('class="wide"') == 2  # the convergence picture and the film strip scroll sideways
 
 
 def test_a_report_can_be_drawn_again_from_the_saved_run(deqir, reported, tmp_path):

@@ -26,12 +26,14 @@ from deqir.initialization import Iteration
 pytest.importorskip("gradio", reason="the web page needs the extra deqir[ui]")
 
 from deqir.report import Recorder
+from deqir.results import Progress
 from deqir.webui import looks, serve
 from deqir.webui.controls import TASK_NAMES
-from deqir.webui.photos import covered, painted_mask, read_photo, reduced, stage
+from deqir.webui.photos import covered, painted_mask, read_photo, reduced, stage, stem_of
 from deqir.webui.sessions import Sessions
 from deqir.webui.settings import Limits, Settings
 from deqir.webui.solve import Solve, StoppedError
+from deqir.webui.trail import Trail
 from deqir.webui.workbench import Workbench
 
 LIMITS = Limits(side=128, steps=10, file_bytes=100_000, photo_pixels=10_000)
@@ -126,7 +128,7 @@ def test_the_result_has_the_side_asked_for():
 
 
 def test_bad_uploads_are_refused_without_the_servers_paths(tmp_path):
-    with pytest.raises(OptionError, match="there is no photo yet"):
+    with pytest.raises(OptionError, match="There is no photo yet"):
         read_photo(None, LIMITS)
     text = tmp_path / "text.png"
     text.write_text("no image")
@@ -154,7 +156,7 @@ def test_what_is_painted_is_filled():
 def test_a_painted_mask_becomes_the_task(tmp_path):
     settings = Settings.checked({"task": {"name": "inpaint", "mask": "brush"}}, Limits(), PRIORS)
     photo, mask = torch.rand(3, 4, 6), torch.ones(1, 4, 6)
-    with pytest.raises(OptionError, match="nothing is painted"):
+    with pytest.raises(OptionError, match="Nothing is painted"):
         stage(photo, settings, mask, tmp_path)
     with pytest.raises(OptionError, match="whole photo is painted over"):
         stage(photo, settings, torch.zeros(1, 4, 6), tmp_path)
@@ -166,22 +168,39 @@ def test_a_painted_mask_becomes_the_task(tmp_path):
 
 def test_a_session_takes_its_files_along(tmp_path):
     sessions = Sessions(tmp_path)
-    upload = tmp_path / "uploads" / "hash" / "photo.png"
-    upload.parent.mkdir(parents=True)
-    upload.touch()
     sessions.enter("a")
     sessions.enter("b")
     first, folder = sessions.begin("../a")  # a name never leaves the root
     assert folder.is_relative_to(tmp_path / "sessions" / "a")
     stop, again = sessions.begin("a")
     assert not folder.exists() and again.exists() and stop is not first
+    shown = [Path(sessions.picture("a", "preview", np.zeros((2, 2, 3), np.uint8))) for _ in range(5)]
+    assert [file.exists() for file in shown] == [False, False, True, True, True]
     sessions.stop("b")
     assert not stop.is_set()
     sessions.leave("a")
     sessions.leave("../a")
-    assert stop.is_set() and not again.exists() and upload.exists()
+    assert stop.is_set() and list(tmp_path.rglob("*.png")) == [] and not again.exists()
+    assert sessions.picture("a", "preview", np.zeros((2, 2, 3), np.uint8)) is None
+    assert not (tmp_path / "sessions" / "a").exists()
+
+
+def test_an_upload_goes_with_the_last_visitor_who_uses_it(tmp_path):
+    sessions, uploads = Sessions(tmp_path), tmp_path / "uploads"
+    own, shared = (uploads / name / "photo.png" for name in ("own", "shared"))
+    left, arriving = uploads / "tmpleft", uploads / "tmparriving"
+    for folder in (own.parent, shared.parent):
+        folder.mkdir(parents=True)
+    for file in (own, shared, left, arriving, tmp_path / "bundled.png"):
+        file.touch()
+    os.utime(left, (0, 0))
+    sessions.use("a", str(own), str(shared), None, str(tmp_path / "bundled.png"))
+    assert not left.exists() and arriving.exists()
+    sessions.use("b", str(shared))
+    sessions.leave("a")
+    assert not own.parent.exists() and shared.exists()
     sessions.leave("b")
-    assert not upload.exists()
+    assert not shared.parent.exists() and (tmp_path / "bundled.png").exists()
 
 
 @pytest.fixture
@@ -222,6 +241,55 @@ def test_a_restoration_leaves_everything_to_download(workbench, photo):
     assert saved["result"]["psnr"] > 0 and str(photo.parent) not in outcome.settings.read_text()
     assert read_image(outcome.before).shape == read_image(outcome.after).shape == (3, 14, 16)
     assert "deqir report" in outcome.report.read_text()
+    names = {outcome.result.name, outcome.settings.name, outcome.report.name}
+    assert names == {f"photo-{ending}" for ending in ("restored.png", "settings.json", "report.html")}
+    assert outcome.mask is None and saved["photo"] == "photo.png"
+
+
+def test_a_drawn_mask_is_kept_and_repeats_the_run_on_the_command_line(workbench, photo, tmp_path, prior_folder):
+    mask = torch.ones(1, 19, 21)
+    mask[:, 4:9, 5:12] = 0
+    asked = {"task": {"name": "inpaint", "mask": "brush"}, "steps": 3, "solver": "serial"}
+    *_, outcome = workbench.restore(str(photo), workbench.settings(asked), mask, "visitor")
+    assert torch.equal(read_image(outcome.mask), mask)
+    saved = json.loads(outcome.settings.read_text())
+    assert saved["mask"] == outcome.mask.name == "photo-mask.png"
+    command = [sys.executable, "-m", "deqir", "restore", photo, "--config", outcome.settings, "--mask", outcome.mask]
+    options = ["--prior", prior_folder, "--device", "cpu", "--out", tmp_path / "again"]
+    subprocess.run([*map(str, [*command, *options])], check=True, capture_output=True)
+    assert torch.equal(read_image(tmp_path / "again" / "photo.png"), read_image(outcome.result))
+
+
+def test_a_photo_that_is_reduced_first_is_said_to_be(workbench, tmp_path):
+    write_image(tmp_path / "large.png", torch.rand(3, 120, 90))
+    settings = workbench.settings({"task": {"name": "sr", "scale": 4}, "side": 80})
+    preview = workbench.preview(str(tmp_path / "large.png"), settings)
+    text = looks.ready(preview, 128)
+    assert "Ready: the result will have 60 x 80 pixels. The photo (90 x 120) is first reduced to 15 x 20." in text
+    assert "The result is smaller than the photo. Raise" in text
+    assert "This page makes none larger" in looks.ready(preview, 80)
+    whole = workbench.settings({"task": {"name": "sr", "scale": 2}, "side": 240})
+    text = looks.ready(workbench.preview(str(tmp_path / "large.png"), whole), 1024)
+    assert "reduced" not in text and "smaller" not in text
+
+
+def test_the_page_speaks_in_sentences_of_its_own_words():
+    assert "<p>There is" in looks.said("there is nothing")
+    assert "<p>bad.png is" in looks.said("bad.png is not readable")
+    assert "blur_width" not in looks.said("left alone; give noise or blur_width to insist; or choose another task")
+
+
+def test_a_photo_of_which_nothing_is_known_is_not_ready(workbench, tmp_path):
+    write_image(tmp_path / "grey.png", torch.full((3, 32, 32), 0.5))
+    preview = workbench.preview(str(tmp_path / "grey.png"), workbench.settings({"task": "auto", "noise": "auto"}))
+    assert preview.leave_alone and "Nothing to restore" in looks.ready(preview, 1024)
+
+
+@pytest.mark.parametrize(
+    ("path", "stem"), [(None, "photo"), ("/a/my photo.v2.jpg", "my-photo-v2"), ("..png", "photo"), ("é_1.png", "é_1")]
+)
+def test_downloads_are_named_after_the_photo(path, stem):
+    assert stem_of(path) == stem
 
 
 @pytest.fixture
@@ -306,11 +374,24 @@ def test_a_solve_hands_on_progress_and_what_comes_out():
 
 
 def test_the_chart_is_drawn_while_the_solve_goes_on():
-    recorder = Recorder()
-    assert "step by step" in looks.chart(recorder, 0.5)
+    recorder, trail = Recorder(), Trail()
+    assert looks.chart(recorder, trail, 0.5) == ""
     recorder.residuals = [torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0])]  # the second sweep is being written down
     recorder.counts = [(1, 2, 0.1)]
-    assert "Heat map of 1 sweeps by 2 states; 1 states are final." in looks.chart(recorder, 0.5)
+    assert "Heat map of 1 sweeps by 2 states; 1 states are final." in looks.chart(recorder, trail, 0.5)
+
+
+def test_a_serial_chain_tells_its_steps_what_they_changed_and_the_time_left(monkeypatch):
+    clock = iter([10.0, 12.0, 14.0])
+    recorder, trail, seen = Recorder(), Trail(), []
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    for done, value in enumerate((0.0, 0.5, 0.6), 1):
+        progress = Progress(done, done, 5, float("nan"), torch.full((1, 3, 4, 4), value), done)
+        trail(progress)
+        seen.append(looks.under_way(progress, trail))
+    assert "Step 1 of 5." in seen[0] and "Step 3 of 5, about 4 s left." in seen[2]
+    assert trail.changes == pytest.approx([127.5, 25.5])
+    assert "Change of the image in steps 2 to 3 of 5; the last: 25.5" in looks.chart(recorder, trail, 0.5)
 
 
 def test_who_stops_listening_stops_the_solve():
@@ -485,7 +566,7 @@ def page(browser, server):
     """The page, opened afresh; ``page.outside`` lists requests that left this machine."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(40_000)
     page.outside = []
     page.on("request", lambda request: None if is_local(request.url) else page.outside.append(request.url))
     page.goto(server[0])
@@ -524,7 +605,7 @@ def fill(page, label, value):
     box.press("Tab")
 
 
-def status(page, text, seconds=20):
+def status(page, text, seconds=40):
     from playwright.sync_api import expect
 
     expect(page.locator("#status [role=status]")).to_contain_text(text, timeout=1000 * seconds)
@@ -551,7 +632,7 @@ def test_upload_restore_and_download(page, photo, tmp_path):
     assert "Heat map of" in page.locator("#chart img").get_attribute("alt")
     with page.expect_download() as download:
         page.locator("#download-result").click()
-    assert download.value.suggested_filename == "restored.png"
+    assert download.value.suggested_filename == "photo-restored.png"
     download.value.save_as(tmp_path / "restored.png")
     assert read_image(tmp_path / "restored.png").shape == (3, 56, 64)
     with page.expect_download() as download:
@@ -577,7 +658,7 @@ def test_brush_a_mask_and_read_the_report(page, tmp_path):
     canvas = page.locator("#editor canvas").first
     canvas.wait_for()
     page.get_by_role("button", name="Restore", exact=True).click()
-    status(page, "nothing is painted on the photo")
+    status(page, "Nothing is painted on the photo")
     page.wait_for_timeout(500)
     box = canvas.bounding_box()
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -586,7 +667,7 @@ def test_brush_a_mask_and_read_the_report(page, tmp_path):
     page.mouse.move(middle[0] - 10, middle[1] + 100, steps=5)
     page.mouse.up()
     page.get_by_role("button", name="Restore", exact=True).click()
-    status(page, "PSNR", seconds=300 if SCREENSHOTS else 20)
+    status(page, "PSNR", seconds=300 if SCREENSHOTS else 40)
     page.locator("#slider img").first.wait_for()
     page.evaluate("window.scrollTo(0, 0)")
     keep_picture(page, "web-page", tmp_path, 2000)
@@ -594,7 +675,7 @@ def test_brush_a_mask_and_read_the_report(page, tmp_path):
         page.locator("#download-report").click()
     download.value.save_as(tmp_path / "report.html")
     page.goto((tmp_path / "report.html").as_uri())
-    assert page.get_by_role("heading", level=1).inner_text() == "photo.png"
+    assert page.get_by_role("heading", level=1).inner_text() == "dogs.png"
     assert page.get_by_role("img").count() == 6
     keep_picture(page, "report", tmp_path, 2520)
     page.set_viewport_size({"width": 390, "height": 900})
@@ -666,11 +747,47 @@ def test_a_reference_tiles_and_time_travel(page, photo):
 
 
 @pytest.mark.browser
+def test_a_result_stays_when_the_settings_change_and_is_named_as_earlier(page, photo):
+    from playwright.sync_api import expect
+
+    page.locator("#photo input[type=file]").set_input_files(photo)
+    prepare(page)
+    status(page, "64 x 56")
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "Converged")
+    fill(page, "Noise in the observation", 0.05)
+    status(page, "The result below is of the earlier settings.")
+    expect(page.locator("#caption")).to_have_text("Before and after, of the earlier settings")
+    assert page.locator("#slider img").count() == 2 and page.locator("#slider").is_visible()
+    assert saved_settings(page)["settings"]["noise"] == 0
+    fill(page, "Noise in the observation", 0)
+    status(page, "Converged")
+    expect(page.locator("#caption")).to_have_text("Before and after")
+
+
+@pytest.mark.browser
+def test_the_comparison_is_moved_by_keys(page, photo):
+    page.locator("#photo input[type=file]").set_input_files(photo)
+    prepare(page)
+    status(page, "64 x 56")
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "Converged")
+    slider = page.get_by_role("slider", name="How much of the picture shows what was restored")
+    slider.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowLeft")
+    assert page.locator(".compare").evaluate("element => element.style.getPropertyValue('--at')") == "45%"
+    assert slider.get_attribute("aria-valuetext") == "45 %"
+    for name in ("The restored photo", "What was restored"):
+        assert page.get_by_role("img", name=name).evaluate("image => image.naturalWidth") == 64
+
+
+@pytest.mark.browser
 def test_stop(page):
     page.get_by_role("button", name="Take the bundled photo").click()
     prepare(page, steps=200, side=128, solver="serial")
     page.get_by_role("button", name="Restore", exact=True).click()
-    status(page, "Sweep")
+    status(page, "Step")
     page.get_by_role("button", name="Stop").click()
     status(page, "Stopped.")
     page.wait_for_timeout(1500)
@@ -700,10 +817,95 @@ def test_controls_appear_where_they_apply_and_have_names(page):
     expect(page.get_by_label("Noise in the observation").first).to_have_value("0.05")
     for section in ("Chain and solver", "Tiles and time travel", "Reference photo"):
         page.get_by_role("button", name=section).click()
+    page.get_by_label("good: damage it first, then compare").check()
+    page.wait_for_timeout(500)
     for task in TASK_NAMES:
         choose(page, "Task", task)
         page.wait_for_timeout(300)
         assert nameless_controls(page) == []
+
+
+@pytest.mark.browser
+def test_assistive_software_is_told_groups_states_and_what_belongs_to_what(page, photo):
+    from playwright.sync_api import expect
+
+    expect(page.get_by_role("group", name="The photo is")).to_be_visible()
+    expect(page.get_by_role("button", name="Photo: click to upload, or drop a file")).to_be_visible()
+    section = page.get_by_role("button", name="Chain and solver", exact=True)
+    expect(section).to_have_attribute("aria-expanded", "false")
+    section.click()
+    expect(section).to_have_attribute("aria-expanded", "true")
+    for name in ("Noise in the observation", "Steps"):
+        expect(page.get_by_role("button", name=f'Reset "{name}" to default value')).to_be_visible()
+    expect(page.get_by_label("Solver", exact=True)).to_have_accessible_description(
+        "auto measures this machine: serial or preconditioned"
+    )
+    for task in ("Inpainting", "Deblurring", "Old photo"):
+        choose(page, "Task", task)
+        page.wait_for_timeout(300)
+        groups = page.locator("fieldset:visible").evaluate_all("groups => groups.map(group => group.ariaLabel)")
+        assert len(groups) > 1 and all(groups)
+    page.get_by_label("Task", exact=True).focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("listbox").first).to_be_visible()
+    expect(page.get_by_role("option", name="Denoising")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("option", name="Denoising")).to_have_count(0)
+    page.locator("#photo input[type=file]").set_input_files(photo)
+    expect(page.get_by_role("button", name="Photo: remove the file")).to_be_visible()
+
+
+@pytest.mark.browser
+def test_focus_can_be_seen(page):
+    for field in (page.get_by_label("damaged: restore it"), page.get_by_label("range slider for Longest side")):
+        field.focus()
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Tab")
+        seen = field.evaluate(
+            "field => [field, field.closest('label')].some(e => e && getComputedStyle(e).outlineStyle == 'solid')"
+        )
+        assert seen
+
+
+@pytest.mark.browser
+def test_a_mask_from_a_file_is_painted_and_can_be_downloaded(page, photo, tmp_path):
+    mask = torch.ones(1, 19, 21)
+    mask[:, 4:9, 5:12] = 0
+    write_image(tmp_path / "mask.png", mask)
+    page.locator("#photo input[type=file]").set_input_files(photo)
+    prepare(page)
+    choose(page, "Task", "Inpainting")
+    page.locator("#mask input[type=file]").set_input_files(tmp_path / "mask.png")
+    page.get_by_role("button", name="Or a mask from a file: black is filled, white kept: remove the file").wait_for()
+    fill(page, "Longest side of the result", 72)  # which puts the photo under the brush anew, and the mask with it
+    page.wait_for_timeout(2000)
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "Converged")
+    with page.expect_download() as download:
+        page.locator("#download-mask").click()
+    assert download.value.suggested_filename == "photo-mask.png"
+    download.value.save_as(tmp_path / "again.png")
+    assert torch.equal(read_image(tmp_path / "again.png"), mask)
+    assert saved_settings(page)["mask"] == "photo-mask.png"
+
+
+@pytest.mark.browser
+def test_a_task_is_offered_where_it_applies_and_takes_its_noise_along(page):
+    from playwright.sync_api import expect
+
+    page.get_by_label("Task", exact=True).click()
+    expect(page.get_by_role("option", name="Compressed sensing")).to_have_count(0)
+    page.keyboard.press("Escape")
+    page.get_by_label("good: damage it first, then compare").check()
+    page.wait_for_timeout(500)
+    choose(page, "Task", "Compressed sensing")
+    expect(page.get_by_label("Measurements per pixel").first).to_be_visible()
+    page.get_by_label("damaged: restore it").check()
+    expect(page.get_by_label("Task", exact=True)).to_have_value("Super-resolution")
+    choose(page, "Task", "Denoising")
+    expect(page.get_by_label("Noise in the observation").first).to_have_value("0.05")
+    choose(page, "Task", "Deblurring")
+    expect(page.get_by_label("Noise in the observation").first).to_have_value("0")
 
 
 def nameless_controls(page):
@@ -717,6 +919,80 @@ def nameless_controls(page):
             " || field.innerText?.trim() || field.title"
         )
     ]
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens the page as one more visitor; returns (context, page)."""
+    contexts = []
+
+    def visit():
+        context = browser.new_context(viewport={"width": 1280, "height": 1000})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(40_000)
+        page.goto(server[0])
+        page.get_by_role("button", name="Restore", exact=True).wait_for()
+        return context, page
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+def until(condition, seconds=20):
+    deadline = time.time() + seconds
+    while not condition() and time.time() < deadline:
+        time.sleep(0.2)
+    assert condition()
+
+
+@pytest.mark.browser
+def test_nothing_of_a_visitor_is_kept_while_another_stays(visit, server, scratched):
+    (context, page), (_, other) = visit(), visit()
+    page.locator("#photo input[type=file]").set_input_files(scratched)
+    status(page, "Ready")
+    prepare(page)
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "Converged")
+    addresses = page.locator("#slider img").evaluate_all("images => images.map(image => image.src)")
+    assert [other.request.get(address).status for address in addresses] == [200, 200]
+    assert [file.name for file in server[1].rglob("uploads/*/*")].count("scratched.png") == 1
+    assert len(list(server[1].rglob("scratched-restored.png"))) == 1  # no copy of what is served
+    context.close()
+    until(lambda: not list(server[1].rglob("*scratched*")))
+    assert [other.request.get(address).status for address in addresses] == [403, 403]
+    assert not [folder for folder in server[1].rglob("sessions/*") if list(folder.rglob("run-*"))]
+
+
+@pytest.mark.browser
+def test_who_waits_for_another_visitor_is_told_and_can_leave_the_queue(visit):
+    from playwright.sync_api import expect
+
+    pages = [page for _, page in (visit(), visit())]
+    for page in pages:
+        page.get_by_role("button", name="Take the bundled photo").click()
+        prepare(page, steps=200, side=128, solver="serial")
+        status(page, "Ready: the result will have")
+    first, second = pages
+    first.get_by_role("button", name="Restore", exact=True).click()
+    status(first, "Step")
+    second.get_by_role("button", name="Restore", exact=True).click()
+    status(second, "Waiting for the restoration of another visitor")
+    restore, stop = (second.get_by_role("button", name=name, exact=True) for name in ("Restore", "Stop"))
+    expect(restore).to_be_disabled()
+    stop.click()
+    status(second, "Stopped.")
+    expect(restore).to_be_enabled()
+    status(first, "Step")
+    fill(first, "Noise in the observation", 0.1)  # a preview now would take the place of the image as it forms
+    first.wait_for_timeout(1000)
+    status(first, "Step")
+    first.get_by_role("button", name="Stop").click()
+    status(first, "Stopped.")
+    expect(first.get_by_text("What will be restored", exact=True)).to_be_visible()
+    first.wait_for_timeout(1000)
+    status(second, "Stopped.")
 
 
 @pytest.mark.browser

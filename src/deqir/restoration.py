@@ -295,7 +295,7 @@ class Restorer:
             raise OptionError(f"average is {self.average}, which cannot be differentiated; choose 0 with an adjoint")
         if method.solver is None:
             keep = self.keep_trajectory or adjoint is not None
-            walk = partial(serial_solution, chain, keep, watch.serial, mean)
+            walk = partial(serial_solution, chain, keep, watch.serial, watch.estimates(mean))
             solution = walk() if adjoint is None else adjoint.solution(chain, walk)
         else:
             solution = self._equilibrium(chain, method, watch, start, adjoint)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from deqir.precision import GREY_LEVELS_PER_UNIT
 from deqir.solvers import Status, SweepReport
+
+Estimates = Callable[[int, Tensor, Tensor, Tensor], None]
+"""As in ``deqir.chain``: a step, its state, the noise predicted in it, and the clean image of the rule."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Progress:
     """One report while restoring: ``done`` of ``total`` timesteps are final after ``sweep`` sequential calls.
 
     ``residual`` is the largest change of a restored image in grey levels, NaN for a serial chain; ``image``
-    (B, C, H, W) in [0, 1] is the current last state, or what the states in the window tell of it; ``nfe`` the images
+    (B, C, H, W) in [0, 1] is the current last state, or what the states in the window tell of it; of a serial chain the
+    clean image that its newest step estimates, and at the end the last state; ``nfe`` the images
     handed to the network so far, at most of any image of the batch. ``states`` in [-1, 1], with the prior's channels:
     all that a parallel solve holds, (S, B, C, H, W) or fewer, the newest of a serial chain, (1, B, C, H, W); the first
     of them is x_``first``. A parallel solve also tells how far the sweep moved every state: ``residuals`` (S, B) in
@@ -86,10 +90,23 @@ class Watch:
     progress: Callable[[Progress], None] | None
     total: int
     grey: bool
+    clean: list[Tensor] = field(default_factory=list, repr=False)
+
+    def estimates(self, other: Estimates | None) -> Estimates | None:
+        """What hears the estimates of a serial chain, for ``serial`` and for ``other``."""
+        if self.progress is None:
+            return other
+
+        def heard(step: int, state: Tensor, predicted: Tensor, clean: Tensor) -> None:
+            self.clean[:] = [clean.detach()]
+            if other is not None:
+                other(step, state, predicted, clean)
+
+        return heard
 
     def serial(self, done: int, state: Tensor) -> None:
         if self.progress is not None:
-            image = to_unit(state, self.grey)
+            image = to_unit(self.clean[0] if self.clean and done < self.total else state, self.grey)
             self.progress(Progress(done, done, self.total, float("nan"), image, done, state[None], first=done))
 
     def parallel(self, report: SweepReport) -> None:

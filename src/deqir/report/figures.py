@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,34 @@ def _last_state(axes: Axes, residuals: Tensor, tolerance: float, palette: Palett
     axes.grid(True, alpha=0.25)
     _tint(axes, palette)
     axes.set_title("the restored image", **_title(palette))
+
+
+def steps_picture(changes: Sequence[float], total: int, palette: Palette = LIGHT) -> bytes:
+    """A PNG of how far each step of a serial chain of ``total`` steps moved its clean image, from the second step on.
+
+    In grey levels, on a logarithmic scale.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    height = 2.8
+    figure = _figure(WIDTH, height, palette)
+    axes = figure.add_axes((0.075, 0.56 / height, 0.91, 1 - 0.9 / height))
+    axes.set_facecolor(palette.paper)
+    steps = np.arange(2, len(changes) + 2)
+    values = np.asarray(changes, dtype=float)
+    drawn = np.isfinite(values) & (values > 0)
+    axes.plot(steps[drawn], values[drawn], "o-", color=palette.ink, markersize=3.5, linewidth=1.4)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.yaxis.set_major_formatter(_plain)
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(1, max(total, 2))
+    axes.set_xlabel(f"step, of {total}")
+    axes.set_ylabel("change, grey levels")
+    axes.grid(True, alpha=0.25)
+    _tint(axes, palette)
+    axes.set_title("how far each step moved the image", **_title(palette))
+    return _png(figure)
 
 
 def film_picture(run: RunRecord, palette: Palette = LIGHT) -> bytes:

@@ -114,7 +114,12 @@ def _costs(run: RunRecord) -> str:
 
 
 def _quality(settings: dict[str, Any]) -> str:
-    rows = [("Distance of A x to y, 0..1", _number(settings.get("measurement_error"), ".2g"))]
+    rows = [
+        (
+            "Distance of the result, degraded again, to the observation, 0..1",
+            _number(settings.get("measurement_error"), ".2g"),
+        )
+    ]
     if settings["solver"] != "serial":
         error = _number(settings.get("estimated_error"), ".3g", "unknown")
         rows.insert(0, ("Estimated distance to the serial answer, grey levels", error))
@@ -149,7 +154,7 @@ def _pictures(run: RunRecord, drawings: Drawings) -> str:
         "truth": ("Truth", "The photo from which the observation was made"),
     }
     figures = [_figure(*texts[name], drawings.light[name], css="pixels") for name in run.pictures]
-    other, mean = ("the truth" if truth else "A+ y, the observation alone"), float(run.difference.mean())
+    other, mean = ("the truth" if truth else "what the observation alone gives"), float(run.difference.mean())
     figures.append(
         _figure(
             f"Difference to {other}: {mean:.2f} grey levels on average",
@@ -176,7 +181,7 @@ def _convergence(run: RunRecord, drawings: Drawings) -> str:
         "Every row is one sweep: one network call on all states that are not final, noisy ones on the left. Colour is "
         "how far the sweep moved a state; left of the line all states are final and cost nothing more."
     )
-    figure = _figure(caption, alt, drawings.light["convergence"], drawings.dark["convergence"])
+    figure = _figure(caption, alt, drawings.light["convergence"], drawings.dark["convergence"], wide=True)
     return f"<section>\n<h2>Convergence</h2>\n{figure}\n</section>"
 
 
@@ -194,7 +199,7 @@ def _film(run: RunRecord, drawings: Drawings) -> str:
             f"Film strip: the restored image after sweeps {sweeps}, its distance to the end, states {states} as they "
             "ended, and the denoised estimate in each."
         )
-    figure = _figure(caption, alt, drawings.light["film-strip"], drawings.dark["film-strip"])
+    figure = _figure(caption, alt, drawings.light["film-strip"], drawings.dark["film-strip"], wide=True)
     return f"<section>\n<h2>The image as it forms</h2>\n{figure}\n</section>"
 
 
@@ -231,20 +236,26 @@ def _grey_levels(value: Any) -> str:
 
 def _settings(run: RunRecord) -> str:
     rows = [(key, _plain(value)) for key, value in run.settings.items() if key in TOP_SETTINGS]
-    return f"<section>\n<h2>Settings</h2>\n{_table('All that made this run', ('setting', 'value'), rows)}\n</section>"
+    table = _table("All that made this run", ("setting", "value"), rows)
+    return f'<section class="settings">\n<h2>Settings</h2>\n{table}\n</section>'
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {entry}" for key, entry in value.items())
+        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
     return " x ".join(str(entry) for entry in value) if isinstance(value, list) else str(value)
 
 
-def _figure(caption: str, alt: str, light: bytes, dark: bytes | None = None, css: str = "") -> str:
+def _figure(caption: str, alt: str, light: bytes, dark: bytes | None = None, css: str = "", wide: bool = False) -> str:
+    """A picture with its caption; a ``wide`` one scrolls sideways where there is no room, by keys, too."""
     image = f'<img src="{_data(light)}" alt="{escape(alt)}"{f" class={css!r}" if css else ""}>'
     if dark is not None:
         source = f'<source srcset="{_data(dark)}" media="(prefers-color-scheme: dark)">'
         image = f"<picture>{source}{image}</picture>"
+    if wide:
+        image = f'<div class="wide" role="region" aria-label="Picture, scrolls sideways" tabindex="0">{image}</div>'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>\n"
 
 

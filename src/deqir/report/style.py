@@ -20,15 +20,19 @@ h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
 table { border-collapse: collapse; font-size: .925rem; }
 caption { text-align: left; font-weight: 600; padding-bottom: .25rem; }
 th, td { text-align: left; font-weight: 400; padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+  vertical-align: top; overflow-wrap: break-word; font-variant-numeric: tabular-nums; }
 .note { color: var(--soft); font-size: .875rem; margin: .5rem 0 0; max-width: 46rem; }
 th[scope=row] { color: var(--soft); }
-.tables td { white-space: nowrap; }
+.tables td, th[scope=col], .settings th { white-space: nowrap; }
+.settings td { overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+.wide img { min-width: 48rem; }
 .grid { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(45%, 15rem), 1fr)); }
 figure { margin: 0; }
 figure img { display: block; max-width: 100%; height: auto; border-radius: 4px; }
 .grid img { width: 100%; }
 img.pixels { image-rendering: pixelated; }
 figcaption { color: var(--soft); font-size: .875rem; margin-top: .4rem; max-width: 46rem; }
-@media print { main { max-width: none; } section { break-inside: avoid; } }
+@media (max-width: 40rem) { .tables { gap: 1rem; } th, td { padding-right: .7rem; } }
+@media print { .wide img { min-width: 0; } main { max-width: none; } section { break-inside: avoid; } }
 """

@@ -23,6 +23,8 @@ TASK_NAMES = {
     "Old photo": "old-photo",
     "Whatever is wrong with it": "auto",
 }
+OBSERVED_NAMES = {label: name for label, name in TASK_NAMES.items() if name != "cs"}
+"""The tasks of a damaged photo, which is no compressed-sensing observation."""
 MASK_NAMES = {"paint it": BRUSH, "random pixels": "random", "a box": "box", "text": "text"}
 DAMAGE_NAMES = {"find them": DETECT, "paint them": BRUSH, "scratches, for a good photo": "scratches"}
 DENOISING = 0.05
@@ -41,6 +43,7 @@ class Controls:
     bundled: gr.Button
     reference: gr.File
     editor: gr.ImageEditor
+    mask_file: gr.File
     find: gr.Button
     kernel: gr.HTML
     groups: Mapping[str, gr.Group]
@@ -62,16 +65,17 @@ class Controls:
 def build_controls(limits: Limits, priors: list[str]) -> Controls:
     """Lay the controls out in the column that is open."""
     named: dict[str, Any] = {}
-    photo = gr.File(label="Photo", file_types=["image"], height=110, elem_id="photo")
+    photo = gr.File(label="Photo", file_types=["image"], height=130, elem_id="photo")
     bundled = gr.Button("Take the bundled photo", size="sm")
     named["simulate"] = gr.Radio(
         [("damaged: restore it", False), ("good: damage it first, then compare", True)],
         value=False,
         label="The photo is",
     )
-    named["task"] = gr.Dropdown(list(TASK_NAMES.items()), value="sr", label="Task", elem_id="task")
+    named["task"] = gr.Dropdown(list(OBSERVED_NAMES.items()), value="sr", label="Task", elem_id="task")
     kernel, find, groups = _task_controls(named)
     editor = _editor()
+    mask_file = _mask_file()
     named["noise"] = gr.Slider(
         0, 0.2, 0, step=0.005, label="Noise in the observation", info="standard deviation for values of 0 to 1"
     )
@@ -90,7 +94,7 @@ def build_controls(limits: Limits, priors: list[str]) -> Controls:
         _tile_controls(named)
     with gr.Accordion("Reference photo", open=False):
         reference = _reference_controls(named, limits)
-    return Controls(photo, bundled, reference, editor, find, kernel, groups, named)
+    return Controls(photo, bundled, reference, editor, mask_file, find, kernel, groups, named)
 
 
 def _editor() -> gr.ImageEditor:
@@ -103,6 +107,16 @@ def _editor() -> gr.ImageEditor:
         brush=gr.Brush(colors=["#e11d74"], color_mode="fixed", default_size=16),
         height=360,
         elem_id="editor",
+    )
+
+
+def _mask_file() -> gr.File:
+    return gr.File(
+        label="Or a mask from a file: black is filled, white kept",
+        file_types=["image"],
+        height=130,
+        visible=False,
+        elem_id="mask",
     )
 
 
@@ -185,7 +199,7 @@ def _tile_controls(named: dict[str, Any]) -> None:
 
 
 def _reference_controls(named: dict[str, Any], limits: Limits) -> gr.File:
-    reference = gr.File(label="Reference photo", file_types=["image"], height=110, elem_id="reference")
+    reference = gr.File(label="Reference photo", file_types=["image"], height=130, elem_id="reference")
     named["reference"] = gr.Radio(
         [("its colours", "colours"), ("the picture itself", "picture")],
         value=Settings.reference,

@@ -18,9 +18,11 @@ class Display:
     stop: gr.Button
     status: gr.HTML
     picture: gr.Image
-    slider: gr.ImageSlider
+    caption: gr.HTML
+    slider: gr.HTML
     result: gr.DownloadButton
     settings: gr.DownloadButton
+    mask: gr.DownloadButton
     report: gr.DownloadButton
     chart: gr.HTML
 
@@ -30,9 +32,9 @@ class Display:
         return [getattr(self, item.name) for item in fields(self)]
 
     @property
-    def downloads(self) -> tuple[gr.DownloadButton, gr.DownloadButton, gr.DownloadButton]:
-        """The buttons that give the result, its settings and its report."""
-        return self.result, self.settings, self.report
+    def downloads(self) -> tuple[gr.DownloadButton, ...]:
+        """The buttons that give the result, its settings, the mask that was drawn and the report."""
+        return self.result, self.settings, self.mask, self.report
 
 
 def build_display(welcome: str) -> Display:
@@ -49,17 +51,12 @@ def build_display(welcome: str) -> Display:
         elem_id="picture",
         height=440,
     )
-    slider = gr.ImageSlider(
-        label="Before and after",
-        visible=False,
-        interactive=False,
-        buttons=["fullscreen"],
-        elem_id="slider",
-        max_height=560,
-    )
+    caption = gr.HTML(visible=False, elem_id="caption")
+    slider = gr.HTML(visible=False, elem_id="slider")
     with gr.Row():
         result = gr.DownloadButton("Restored photo (PNG)", visible=False, size="md", elem_id="download-result")
         settings = gr.DownloadButton("Settings (JSON)", visible=False, size="md", elem_id="download-settings")
+        mask = gr.DownloadButton("Mask (PNG)", visible=False, size="md", elem_id="download-mask")
         report = gr.DownloadButton("Report (HTML)", visible=False, size="md", elem_id="download-report")
     chart = gr.HTML(elem_id="chart")
-    return Display(restore, stop, status, picture, slider, result, settings, report, chart)
+    return Display(restore, stop, status, picture, caption, slider, result, settings, mask, report, chart)

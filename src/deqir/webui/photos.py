@@ -18,7 +18,7 @@ from deqir.webui.settings import BRUSH_COLOUR, Limits, Settings
 def read_photo(path: str | None, limits: Limits) -> Tensor:
     """The upload ``path`` as (C, H, W) in [0, 1]. Raises OptionError without one, ImageReadError for a bad one."""
     if not path:
-        raise OptionError("there is no photo yet; upload one, or take the bundled photo")
+        raise OptionError("There is no photo yet; upload one, or take the bundled photo")
     file = Path(path)
     try:
         size = file.stat().st_size
@@ -29,9 +29,15 @@ def read_photo(path: str | None, limits: Limits) -> Tensor:
             )
         return read_image(file, limits.photo_pixels)
     except FileNotFoundError:
-        raise ImageReadError("the photo is no longer on the server; upload it again") from None
+        raise ImageReadError("The photo is no longer on the server; upload it again") from None
     except ImageReadError as error:  # the visitor knows the file's name, not the server's folders
         raise ImageReadError(str(error).replace(str(file), file.name)) from None
+
+
+def stem_of(path: str | None) -> str:
+    """The name of an upload without its ending, from which the files to download get theirs."""
+    stem = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(path or "").stem)
+    return stem[:80].strip("-") or "photo"
 
 
 def reduced(photo: Tensor, side: int) -> Tensor:
@@ -88,9 +94,9 @@ def stage(photo: Tensor, settings: Settings, mask: Tensor | None, folder: Path) 
     if settings.has_brush:
         mask = torch.ones(1, *photo.shape[1:]) if mask is None else mask
         if task["name"] == "inpaint" and bool(mask.all()):
-            raise OptionError("nothing is painted on the photo; paint over what is to be filled, or take another mask")
+            raise OptionError("Nothing is painted on the photo; paint over what is to be filled, or take another mask")
         if not mask.any():
-            raise OptionError("the whole photo is painted over; leave something to restore it from")
+            raise OptionError("The whole photo is painted over; leave something to restore it from")
         write_image(folder / "mask.png", mask)
         task["mask"] = str(folder / "mask.png")
     return file, task

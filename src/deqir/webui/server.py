@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from deqir.errors import MissingExtraError, OptionError
 from deqir.report import check_drawing
-from deqir.webui.sessions import UPLOADS, Sessions
+from deqir.webui.sessions import RESULTS, UPLOADS, Sessions
 from deqir.webui.settings import Limits
 
 
@@ -40,10 +40,11 @@ def serve(
     """
     check_gradio()
     _check_address(host, port)
-    with TemporaryDirectory(prefix="deqir-ui-", ignore_cleanup_errors=True) as root:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(root) / UPLOADS)  # read when gradio is imported
+    with TemporaryDirectory(prefix="deqir-ui-", ignore_cleanup_errors=True) as folder:
+        root = Path(folder).resolve()
+        os.environ["GRADIO_TEMP_DIR"] = str(root / UPLOADS)  # read when gradio is imported
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        _serve(host, port, priors, limits, device, ready, Path(root))
+        _serve(host, port, priors, limits, device, ready, root)
 
 
 def _check_address(host: str, port: int) -> None:
@@ -66,16 +67,21 @@ def _serve(
     ready: Callable[[str], None],
     root: Path,
 ) -> None:
+    import gradio as gr
+
     from deqir.webui import looks
     from deqir.webui.page import build_page
+    from deqir.webui.script import SCRIPT
+    from deqir.webui.style import STYLE
     from deqir.webui.workbench import Workbench
 
+    gr.set_static_paths([root / RESULTS])  # served from there; Gradio would copy what it serves, and keep the copies
     page = build_page(Workbench(limits, priors, device, Sessions(root)))
     page.queue(max_size=limits.waiting)
     ended = threading.Event()
     _, address, _ = page.launch(
         server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
-        max_file_size=limits.file_bytes, theme=looks.theme(), css=looks.STYLE, footer_links=[], run_history=False,
+        max_file_size=limits.file_bytes, theme=looks.theme(), css=STYLE, js=SCRIPT, footer_links=[], run_history=False,
         enable_monitoring=False,
     )  # fmt: skip
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a visitor who leaves in mid-request is no error

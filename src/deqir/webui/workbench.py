@@ -26,20 +26,25 @@ from deqir.report import Recorder, RunRecord, write_report
 from deqir.results import Progress
 from deqir.tasks import Task
 from deqir.webui.guided import Guided
-from deqir.webui.photos import read_photo, reduced, stage
+from deqir.webui.photos import read_photo, reduced, stage, stem_of
 from deqir.webui.sessions import Sessions
 from deqir.webui.settings import BRUSH_COLOUR, Limits, Settings, refuse_whole
 from deqir.webui.solve import Solve, Watch
+from deqir.webui.trail import Trail
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The files of one restoration: before and after in one size, the result, the settings, the report; its record."""
+    """The files of one restoration and its record.
+
+    Before and after in one size, the result, the settings, the mask that was drawn (None without), the report.
+    """
 
     before: Path
     after: Path
     result: Path
     settings: Path
+    mask: Path | None
     report: Path
     run: RunRecord
 
@@ -50,16 +55,23 @@ class Moment:
 
     progress: Progress | Iteration
     recorder: Recorder
-    folder: Path
+    trail: Trail
 
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """What will be restored, ``image`` (C, h, w) in [0, 1], the ``size`` (H, W) of the result, and what was found."""
+    """What will be restored, ``image`` (C, h, w) in [0, 1], and what is known of it.
+
+    The ``size`` (H, W) of the result, of the ``upload`` and of the photo that it was ``reduced`` to; what was ``found``
+    in it, and whether there is nothing to restore.
+    """
 
     image: Tensor
     size: tuple[int, int]
+    upload: tuple[int, int]
+    reduced: tuple[int, int]
     found: str = ""
+    leave_alone: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +108,12 @@ class Workbench:
 
     def preview(self, path: str, settings: Settings) -> Preview:
         """The observation that would be restored, a painted mask left out and detected damage in the brush's colour."""
-        photo = self.photo(path, settings)
+        upload = read_photo(path, self.limits)
+        photo = reduced(upload, settings.photo_side)
+        sizes = (upload.shape[1], upload.shape[2]), (photo.shape[1], photo.shape[2])
         if settings.has_brush:
-            return Preview(
-                photo, Task.from_settings({**settings.task, "mask": "box"}).image_shape(tuple(photo.shape))[1:]
-            )
+            size = Task.from_settings({**settings.task, "mask": "box"}).image_shape(tuple(photo.shape))[1:]
+            return Preview(photo, size, *sizes)
         with TemporaryDirectory(dir=self.sessions.root) as folder:
             file, task = stage(photo, settings, None, Path(folder))
             problem = self._job(settings, task).problem(file)
@@ -108,7 +121,8 @@ class Workbench:
         shown = (problem.y if is_image else problem.operator.pinv(problem.y))[0].clamp(0, 1)
         if problem.mask is not None:
             shown = torch.where(problem.mask[0] > 0, shown, torch.tensor(BRUSH_COLOUR).view(3, 1, 1))
-        return Preview(shown, problem.shape[1:], str(problem.findings.get("assumed", "")))
+        found = str(problem.findings.get("assumed", ""))
+        return Preview(shown, problem.shape[1:], *sizes, found, problem.leave_alone)
 
     def restore(
         self, path: str | None, settings: Settings, mask: Tensor | None, session: str, reference: str | None = None
@@ -119,11 +133,12 @@ class Workbench:
         """
         stop, folder = self.sessions.begin(session)
         file, task = stage(self.photo(path, settings), settings, mask, folder)
-        job, recorder = self._job(settings, task), Recorder()
+        job, recorder, trail = self._job(settings, task), Recorder(), Trail()
         guided = None if reference is None else Guided(job, settings, read_photo(reference, self.limits))
-        solve = Solve(partial(_work, job, settings, file, recorder, guided), stop)
+        files = _Files(file, Path(path or "").name, Path(task["mask"]) if settings.has_brush else None)
+        solve = Solve(partial(_work, job, settings, files, (recorder, trail), guided), stop)
         for progress in solve:
-            yield Moment(progress, recorder, folder)
+            yield Moment(progress, recorder, trail)
         yield solve.outcome
 
     def _job(self, settings: Settings, task: Mapping[str, Any]) -> RestoreJob:
@@ -137,35 +152,59 @@ class Workbench:
             return self.loaded[name]
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The ``photo`` as it is restored, the ``name`` of the upload, and the ``mask`` that was drawn on it."""
+
+    photo: Path
+    name: str
+    mask: Path | None
+
+    def named(self, ending: str) -> Path:
+        """A file to download: the name of the upload with ``ending``."""
+        return self.photo.with_name(f"{stem_of(self.name)}-{ending}")
+
+
 def _work(
-    job: RestoreJob, settings: Settings, file: Path, recorder: Recorder, guided: Guided | None, watch: Watch
+    job: RestoreJob,
+    settings: Settings,
+    files: _Files,
+    listeners: tuple[Recorder, Trail],
+    guided: Guided | None,
+    watch: Watch,
 ) -> Outcome:
     """The whole restoration, in the thread of the solve."""
     finished: list[Finished] = []
-    folder = file.parent
+    recorder, result = listeners[0], files.named("restored.png")
 
     def heard(progress: Progress) -> None:
-        recorder(progress)
-        watch(progress)
+        for listener in (*listeners, watch):
+            listener(progress)
 
-    result = folder / "restored.png"
     if guided is None:
-        record = job.run(file, result, heard, keep=finished.append)
+        record = job.run(files.photo, result, heard, keep=finished.append)
         refuse_whole(not finished, record.get("findings", {}))
     else:
-        finished.append(guided.run(file, result, heard, watch))
+        finished.append(guided.run(files.photo, result, heard, watch))
     run = recorder.record(finished[0])
     run.settings.pop("mask_file", None)
-    run.settings.update(file="photo.png", out=result.name)  # a visitor learns no path of the server
+    run.settings.update(file=files.name, out=result.name)  # a visitor learns no path of the server
     run.settings["task_settings"] = dict(settings.task)
-    report = write_report(folder, run)
-    text = json.dumps({"settings": settings.to_json(), "result": run.settings}, indent=2, allow_nan=False) + "\n"
-    atomic_write(folder / "settings.json", text.encode())
-    before, after = folder / "before.png", folder / "after.png"
+    return _outcome(settings, files, result, run)
+
+
+def _outcome(settings: Settings, files: _Files, result: Path, run: RunRecord) -> Outcome:
+    """Write what is shown and downloaded beside the ``result``."""
+    report = write_report(result.parent, run).replace(files.named("report.html"))
+    mask = None if files.mask is None else files.mask.replace(files.named("mask.png"))
+    asked = {"photo": files.name, "settings": settings.to_json(), "mask": None if mask is None else mask.name}
+    text = json.dumps({**asked, "result": run.settings}, indent=2, allow_nan=False) + "\n"
+    atomic_write(files.named("settings.json"), text.encode())
+    before, after = result.with_name("before.png"), result.with_name("after.png")
     size = (run.pictures["result"].shape[1], run.pictures["result"].shape[2])
     for target, name in ((before, "observation"), (after, "result")):
         write_image(target, _enlarged(run.pictures[name], size))
-    return Outcome(before, after, result, folder / "settings.json", report, run)
+    return Outcome(before, after, result, files.named("settings.json"), mask, report, run)
 
 
 def _enlarged(picture: Tensor, size: tuple[int, int]) -> Tensor:
