@@ -233,5 +233,5 @@ def test_what_has_not_converged_is_said_with_its_error_and_advice(deqir, photo, 
     arguments = ("--task", "inpaint", "--solver", "picard", "--steps", "8", "--max-sweeps", "1", "--tolerance", "0")
     code, out, err = deqir("restore", photo, *arguments, "--out", tmp_path / "o")
     assert code == 0, err
-    assert "NOT CONVERGED, off by a" in out and "raise max_sweeps or the tolerance" in out
+    assert "; not converged, off by a" in out and "raise max_sweeps or the tolerance" in out
     assert " 1 sweep," in out

@@ -188,3 +188,16 @@ def test_degrade_says_that_it_takes_the_first_of_several_pages(deqir, tmp_path):
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     code, _, err = deqir("degrade", tmp_path / "pages.tif", "--task", "sr", "--scale", "2", "--out", tmp_path / "y.png")
     assert code == 0 and "pages.tif has 3 frames or pages; the first one is degraded" in sentence(err)
+
+
+@pytest.mark.parametrize("named", [(), ("--task", "inpaint")])
+def test_a_mask_that_may_not_be_read_is_a_usage_error(deqir, photo, tmp_path, monkeypatch, named):
+    """With a task it is read at once; without one the files may bring it, and a folder's manifest takes its hash."""
+    source, mask = tmp_path / "in", tmp_path / "mask.png"
+    source.mkdir()
+    assert deqir("degrade", photo, "--task", "inpaint", "--out", source / "y.png")[0] == 0
+    write_image(mask, torch.ones(1, 19, 21))
+    forbid(monkeypatch, mask)
+    code, _, err = deqir("restore", source, "--mask", mask, *named, "--out", tmp_path / "o")
+    assert code == 2 and "mask.png" in sentence(err) and "change its permissions" in sentence(err)
+    assert not (tmp_path / "o").exists()

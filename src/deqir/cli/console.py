@@ -100,7 +100,7 @@ def _unfinished(error: float | None) -> str:
     from deqir.solvers import Status
 
     off = "by an unknown amount" if error is None else f"by an estimated {error:.3g} grey levels"
-    return f"NOT CONVERGED, off {off}: {Status.MAX_SWEEPS.value}"
+    return f"not converged, off {off}: {Status.MAX_SWEEPS.value}"
 
 
 def _similarity(value: float | None) -> str:

@@ -278,6 +278,9 @@ def _decisive(prior: str, settings: dict[str, Any], options: dict[str, Any]) -> 
     from deqir.manifest import content_hash
 
     named = [text for text in (prior, *settings.values()) if isinstance(text, str) and Path(text).exists()]
-    contents = {text: content_hash(Path(text)) for text in named}
+    try:
+        contents = {text: content_hash(Path(text)) for text in named}
+    except OSError as error:
+        raise OptionError(f"{error.filename} cannot be read ({error.strerror}); change its permissions") from error
     kept = {key: value for key, value in options.items() if key not in UNDECISIVE}
     return {"version": __version__, "prior": prior, "task": settings, "contents": contents, **kept}
