@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from deqir.classical import bicubic_upsampling, biharmonic_inpainting, grey_colorization, wiener_deconvolution
+from deqir.classical import (
+    bicubic_upsampling,
+    biharmonic_inpainting,
+    grey_colorization,
+    non_local_means,
+    wiener_deconvolution,
+)
 from deqir.errors import NonFiniteError, OptionError, ShapeError
 from deqir.metrics import psnr
 
@@ -143,3 +149,8 @@ def test_every_restorer_refuses_bad_batches() -> None:
             restore(torch.rand(0, 1, 8, 8))
         with pytest.raises(NonFiniteError, match="NaN"):
             restore(torch.full((1, 1, 8, 8), torch.nan))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 1, 1, 1), (1, 3, 1, 5)])
+def test_non_local_means_keeps_the_shape_of_the_smallest_images(shape):
+    assert non_local_means(torch.rand(shape), 0.1).shape == shape

@@ -160,13 +160,30 @@ def test_bad_files_do_not_stop_the_others(deqir, photo, tmp_path):
         (["--task", "deblur", "--threshold", "2"], "threshold is 2.0"),
         (["--task", "cs", "--ratio", "0"], "ratio"),
         (["--simulate"], "choose one with --task"),
+        ([], "no task is given and no file carries one; choose one with --task"),
+        (["--task", "denoise"], "task denoise needs the noise level; give --noise"),
+        (["--task", "denoise", "--noise", "0"], "task denoise needs the noise level; give --noise"),
+        (["--task", "auto", "--simulate"], "task auto looks for what is wrong with a photo and makes nothing worse"),
+        (["--task", "old-photo", "--simulate"], "give --mask scratches, or a file"),
+        (["--task", "inpaint", "--mask", "detect"], "here choose random, box, text, scratches or a file"),
+        (["--task", "inpaint", "--mask", "nowhere.png"], "'nowhere.png' is not a file"),
+        (["--task", "old-photo", "--mask", "nowhere.png"], "'nowhere.png' is not a file"),
+        (["--task", "inpaint", "--mask", "{black}"], "black everywhere"),
+        (["--task", "inpaint", "--mask", "{words}"], "words.png is not a readable"),
+        (["--task", "deblur", "--blur", "sharp"], "'sharp' is not a file"),
+        (["--task", "deblur", "--blur", "motion", "--boundary", "zero"], "zero"),
+        (["--task", "sr", "--device", "foo"], "device is 'foo'; choose cpu, cuda"),
     ],
 )
 def test_usage_errors_end_with_2(deqir, photo, tmp_path, prior_folder, arguments, message):
-    code, _out, err = deqir("restore", photo, "--out", tmp_path / "o", "--prior", prior_folder, *arguments, prior=False)
+    Image.fromarray(np.zeros((19, 21), np.uint8)).save(tmp_path / "black.png")
+    (tmp_path / "words.png").write_text("not a picture")
+    given = [argument.format(black=tmp_path / "black.png", words=tmp_path / "words.png") for argument in arguments]
+    places = ("--out", tmp_path / "o", "--stats", tmp_path / "s" / "s.json")
+    code, _out, err = deqir("restore", photo, photo, *places, "--prior", prior_folder, *given, prior=False)
     assert code == 2
     assert message in sentence(err)
-    assert not (tmp_path / "o").exists()
+    assert not (tmp_path / "o").exists() and not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(("asked", "limit"), [("auto", 2**17 // (19 * 21)), ("3", 3), ("1", 1)])
@@ -181,19 +198,15 @@ def test_max_batch_is_auto_or_a_number(deqir, photo, tmp_path, asked, limit):
     ("arguments", "message"),
     [
         (["--task", "sr", "--scale", "50", "--simulate"], "scale"),
-        (["--task", "inpaint", "--mask", "nowhere.png"], "'nowhere.png' is not a file"),
+        (["--task", "inpaint", "--mask", "{small}"], "photo.png: mask"),
         (["--task", "inpaint", "--mask", "{small}"], "make them the same size"),
-        (["--task", "inpaint", "--mask", "{black}"], "black everywhere"),
-        (["--task", "deblur", "--blur", "sharp"], "'sharp' is not a file"),
         (["--task", "cs"], "deqir degrade"),
         (["--task", "sr", "--device", "cuda:77"], "cuda:77 is not available"),
-        ([], "choose one with --task"),
     ],
 )
 def test_failures_end_with_1(deqir, photo, tmp_path, arguments, message):
     Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "small.png")
-    Image.fromarray(np.zeros((19, 21), np.uint8)).save(tmp_path / "black.png")
-    filled = [argument.format(small=tmp_path / "small.png", black=tmp_path / "black.png") for argument in arguments]
+    filled = [argument.format(small=tmp_path / "small.png") for argument in arguments]
     code, _out, err = deqir("restore", photo, "--out", tmp_path / "o", *filled)
     assert code == 1
     assert message in sentence(err)

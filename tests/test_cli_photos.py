@@ -35,7 +35,7 @@ def test_format_and_depth_are_chosen(deqir, photo, tmp_path, image_format, suffi
     ("arguments", "message"),
     [
         (["--format", "gif"], "format is 'gif'; choose one of png, jpg, webp, tiff"),
-        (["--format", "jpg", "--depth", "16"], "depth is 16 for format jpg; choose 8, or 16 with png or tiff"),
+        (["--format", "jpg", "--depth", "16"], "depth is 16 for format jpg; choose auto, 8, or 16 with png or tiff"),
         (["--depth", "12"], "depth is 12"),
         (["--noise", "loud"], "the noise level is 'loud'; choose a number in units of 0..1, or auto"),
         (["--noise", "nan"], "the noise level is nan"),
@@ -137,3 +137,101 @@ def test_very_wide_and_very_small_photos(deqir, tmp_path, size):
     assert deqir("restore", tmp_path / "a.png", *arguments)[0] == 0
     assert read_image(tmp_path / "o" / "a.png").shape == (3, *size)
     assert json.loads(stats.read_text())[0]["tile"] == (16 if max(size) > 16 else None)
+
+
+def deep(tmp_path, name, mode="RGB"):
+    """A photo of 16 bits whose values are none of 8."""
+    values = torch.linspace(0.1, 0.9, 3 * 8 * 8).view(3, 8, 8) + 1e-3
+    write_image(tmp_path / name, values if mode == "RGB" else values[:1], bits=16)
+    return tmp_path / name
+
+
+def is_deep(path):
+    values = read_image(path).double() * 255
+    return bool(((values - values.round()).abs() > 1e-3).any())
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.png", "RGB"), ("a.png", "L"), ("a.tif", "RGB"), ("a.tif", "L")])
+@pytest.mark.parametrize("task", [("inpaint", "--hidden", "0.1"), ("auto", "--noise", "0")])
+def test_sixteen_bits_stay_sixteen_and_eight_stay_eight(deqir, photo, tmp_path, name, mode, task):
+    source, stats = deep(tmp_path, name, mode), tmp_path / "s.json"
+    for format_, suffix, bits in (("png", ".png", 16), ("tiff", ".tif", 16), ("jpg", ".jpg", 8)):
+        out = tmp_path / format_
+        arguments = ("--task", *task, "--format", format_, "--stats", stats, "--overwrite")
+        code, _, err = deqir("restore", source, photo, *arguments, "--out", out)
+        assert code == 0, err
+        assert [record["depth"] for record in json.loads(stats.read_text())] == [bits, 8]
+        assert is_deep(out / f"a{suffix}") == (bits == 16)
+        if format_ == "png":
+            assert not is_deep(out / "photo.png")
+            assert deqir("verify", stats)[0] == 0
+            assert deqir("restore", source, "--config", _first(stats), "--out", tmp_path / "again")[0] == 0
+            assert (tmp_path / "again" / "a.png").read_bytes() == (out / "a.png").read_bytes()
+
+
+def _first(stats):
+    """The first record of ``stats`` in a file of its own."""
+    alone = stats.with_name("alone.json")
+    alone.write_text(json.dumps(json.loads(stats.read_text())[:1]))
+    return alone
+
+
+def test_the_depth_of_a_folder_follows_each_file(deqir, photo, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    deep(source, "deep.png")
+    photo.rename(source / "plain.png")
+    arguments = ("restore", source, "--task", "inpaint", "--hidden", "0.1", "--out", tmp_path / "o")
+    assert deqir(*arguments)[0] == 0
+    assert [is_deep(tmp_path / "o" / name) for name in ("deep.png", "plain.png")] == [True, False]
+    assert deqir("verify", tmp_path / "o")[0] == 0
+    assert "2 were done before" in deqir(*arguments)[2]
+    assert deqir(*arguments, "--depth", "8", "--overwrite")[0] == 0
+    assert not is_deep(tmp_path / "o" / "deep.png")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_photo_left_alone_has_a_whole_record_that_repeats_it(deqir, tmp_path, folder):
+    from test_cli import RECORD_KEYS
+
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "a.png", torch.full((3, 40, 40), 0.5))
+    source, stats = tmp_path / "in" if folder else tmp_path / "in" / "a.png", tmp_path / "s.json"
+    asked = ("--task", "auto", "--eta", "0.5", "--seed", "3", "--stats", stats, "--out", tmp_path / "o")
+    code, _, err = deqir("restore", source, *asked)
+    assert code == 0, err
+    (record,) = json.loads(stats.read_text())
+    assert record.keys() >= RECORD_KEYS and record["status"] == "unchanged"
+    assert (record["steps"], record["eta"], record["seed"], record["dtype"]) == (3, 0.5, 3, "float32")
+    assert (record["residual"], record["measurement_error"], record["nfe"]) == (None, None, 0)
+    assert deqir("verify", stats)[0] == 0
+    code, out, err = deqir("restore", source, "--config", stats, "--json", "--out", tmp_path / "again")
+    assert code == 0, err
+    assert json.loads(out)["status"] == "unchanged"
+
+
+@pytest.mark.parametrize("size", [(2, 9), (1, 1)])
+def test_a_photo_too_small_for_ssim_is_compared_by_psnr(deqir, tmp_path, size):
+    write_image(tmp_path / "a.png", torch.rand(3, *size))
+    stats = tmp_path / "s.json"
+    arguments = ("--task", "denoise", "--noise", "0.1", "--simulate", "--stats", stats, "--out", tmp_path / "o")
+    code, out, err = deqir("restore", tmp_path / "a.png", *arguments)
+    assert code == 0, err
+    (record,) = json.loads(stats.read_text())
+    assert (record["ssim"], record["classical_ssim"]) == (None, None) and record["psnr"] > 0
+    assert "SSIM - (-)" in out
+
+
+def test_a_photo_too_small_for_an_estimate_is_named(deqir, tmp_path):
+    write_image(tmp_path / "tiny.png", torch.rand(3, 2, 3))
+    for task in (("denoise", "--noise", "auto"), ("auto",), ("old-photo",)):
+        code, _, err = deqir("restore", tmp_path / "tiny.png", "--task", *task, "--out", tmp_path / "o")
+        assert code == 1 and "tiny.png: hardly any neighbouring pixels are known" in sentence(err)
+
+
+def test_what_has_not_converged_is_said_with_its_error_and_advice(deqir, photo, tmp_path):
+    arguments = ("--task", "inpaint", "--solver", "picard", "--steps", "8", "--max-sweeps", "1", "--tolerance", "0")
+    code, out, err = deqir("restore", photo, *arguments, "--out", tmp_path / "o")
+    assert code == 0, err
+    assert "; not converged, off by a" in out and "raise max_sweeps or the tolerance" in out
+    assert " 1 sweep," in out

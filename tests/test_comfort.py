@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import get_args
 from urllib.request import urlopen
 
 import pytest
@@ -19,7 +20,7 @@ from packaging.requirements import Requirement
 
 from conftest import sentence
 from deqir import doctor
-from deqir.cli import app
+from deqir.cli import app, words
 from deqir.images import write_image
 from priors.formats import DDPM, ddpm, random_state
 
@@ -88,10 +89,11 @@ def test_the_first_screen_of_help_has_an_example_that_works_as_printed(deqir, fo
     assert made or out
 
 
-def test_the_list_of_commands_does_not_repeat_the_examples(deqir):
+def test_the_list_of_commands_has_one_example_and_does_not_repeat_those_of_the_commands(deqir):
     code, help_text, _ = deqir("--help", prior=False)
     assert code == 0
-    assert "Example" not in help_text
+    (example,) = re.findall(r"Example: +deqir (\S+) ", help_text)
+    assert example in COMMANDS
     assert all(command in help_text for command in COMMANDS)
 
 
@@ -106,6 +108,49 @@ def test_the_shell_completes_commands():
     run = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True)
     assert {"degrade", "demo"} <= set(run.stdout.split())
     assert "restore" not in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("restore --task old", {"old-photo"}),
+        ("restore --solver p", {"picard", "preconditioned"}),
+        ("degrade --mask t", {"text"}),
+        ("optimize --optimizer a", {"adam"}),
+        ("restore --rule ddn", {"ddnm", "ddnm+"}),
+    ],
+)
+def test_the_shell_completes_fixed_words(monkeypatch, capsys, typed, expected):
+    words = ["deqir", *typed.split()]
+    monkeypatch.setattr(sys, "argv", ["deqir"])
+    monkeypatch.setenv("_DEQIR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", " ".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    with pytest.raises(SystemExit):
+        app(prog_name="deqir")
+    assert set(capsys.readouterr().out.split()) == expected
+
+
+def test_the_words_that_are_completed_are_those_that_are_taken():
+    from deqir.cli.folder import SHARDS
+    from deqir.consistency.choice import RuleName
+    from deqir.images import FORMATS
+    from deqir.initialization import Variables
+    from deqir.operators.boundaries import Boundary
+    from deqir.operators.colorization import NAMED_WEIGHTS
+    from deqir.operators.superresolution import DownsamplingKernel
+    from deqir.optimizers import OptimizerName
+    from deqir.restoration import DTYPES, SolverName
+    from deqir.schedule import SpacingName
+    from deqir.tasks import BLURS, MASKS, TASKS
+
+    taken = {
+        "TASKS": TASKS, "MADE_MASKS": MASKS, "BLURS": BLURS, "BOUNDARIES": get_args(Boundary), "WEIGHTS": NAMED_WEIGHTS,
+        "DOWNSAMPLINGS": get_args(DownsamplingKernel), "SOLVERS": get_args(SolverName), "RULES": get_args(RuleName),
+        "SPACINGS": get_args(SpacingName), "DTYPES": DTYPES, "FORMATS": FORMATS, "SHARDS": SHARDS,
+        "OPTIMIZERS": get_args(OptimizerName), "VARIABLES": get_args(Variables),
+    }  # fmt: skip
+    assert {name: set(getattr(words, name)) for name in taken} == {name: set(known) for name, known in taken.items()}
 
 
 def test_doctor_tells_versions_devices_memory_and_caches(deqir, tmp_path, monkeypatch):

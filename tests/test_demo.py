@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from deqir.demo import demo_photo, run_demo
+from deqir.demo import TASKS, TITLES, demo_photo, observed, run_demo
 from deqir.images import read_image
 from deqir.sheet import Picture, draw_sheet
 
@@ -42,3 +42,14 @@ def test_the_first_example_runs(tmp_path, monkeypatch, capsys):
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     assert capsys.readouterr().out
     assert list(tmp_path.iterdir())
+
+
+def test_an_observation_of_the_size_of_the_photo_shows_its_distance():
+    truth = demo_photo()
+    for name, figures in (("sr", False), ("inpaint", True), ("deblur", True)):
+        (task,) = (task for task in TASKS if task.name == name)
+        operator = task.operator(tuple(truth.shape[1:]))
+        y = operator.forward(truth)
+        shown = observed(task, operator.pinv(y), y, truth)
+        assert shown.image.shape == truth.shape
+        assert (" dB, SSIM" in shown.note) == figures and TITLES[name] in shown.note

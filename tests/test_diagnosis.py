@@ -127,3 +127,10 @@ def test_noise_auto_reads_the_tables_of_a_jpeg(deqir, tmp_path):
     assert code == 0, err
     level = json.loads((tmp_path / "s").read_text())[0]["noise"]
     assert level == pytest.approx(read_quantization(tmp_path / "a.jpg").noise) and level > 0.015
+
+
+def test_a_photo_too_small_for_its_blur_is_judged_by_its_noise():
+    found = diagnose(torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(0)))
+    assert found.blur is None and found.remedy == "denoise"
+    assert "blur unknown (too small, or hardly any edges)" in found.sentence
+    assert "blur 1.5 px as given" in diagnose(photo(), blur_width=1.5).sentence

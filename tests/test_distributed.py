@@ -145,3 +145,12 @@ def test_options_of_distributed_runs_are_checked(deqir, photos, tmp_path, monkey
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = deqir("restore", photos, "--task", "sr", "--out", tmp_path / "o", "--sequence")
     assert code == 2 and "start it without torchrun" in sentence(err)
+
+
+def test_a_missing_file_is_said_by_one_process_alone(deqir, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        missing = (tmp_path / "missing.png", "--task", "sr", "--dry-run", "--out", tmp_path / "o")
+        code, _, err = deqir("restore", *missing)
+        assert code == 1 and err.count("missing.png does not exist") == said

@@ -79,11 +79,12 @@ def non_local_means(y: Tensor, sigma: float) -> Tensor:
     from skimage.restoration import denoise_nl_means
 
     _check_batch(y)
+    images = np.moveaxis(_to_numpy(y), 1, -1)
     restored = [
-        denoise_nl_means(image, 5, 6, h=0.8 * sigma, sigma=sigma, fast_mode=True, channel_axis=0)
-        for image in _to_numpy(y)
+        denoise_nl_means(image, 5, 6, h=0.8 * sigma, sigma=sigma, fast_mode=True, channel_axis=-1).reshape(image.shape)
+        for image in images  # reshaped, for it drops sides of one pixel
     ]
-    return _to_tensor(np.stack(restored), y)
+    return _to_tensor(np.moveaxis(np.stack(restored), -1, 1), y)
 
 
 def grey_colorization(y: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def run_task(task: Task, truth: Tensor, settings: Settings, line: ProgressLine) 
     shape = (truth.shape[1], truth.shape[2], truth.shape[3])
     operator = task.operator(shape)
     y = operator.forward(truth)
-    row = [Picture("observation", shown(task, operator.pinv(y), y), TITLES[task.name])]
+    row = [observed(task, operator.pinv(y), y, truth)]
     row.append(picture("classical", task.classical(y, shape), truth, task.classical_name))
     record: dict[str, Any] = {"task": task.settings(), "steps": settings.steps, "version": __version__}
     images = {}
@@ -96,6 +96,8 @@ def picture(title: str, image: Tensor, truth: Tensor, note: str) -> Picture:
     return Picture(title, image, f"{figures}\n{note}")
 
 
-def shown(task: Task, pseudo_inverse: Tensor, y: Tensor) -> Tensor:
-    """The observation as a picture of the photo's size: small ones by their pixels enlarged."""
-    return (pseudo_inverse if task.name == "sr" else y).clamp(0, 1)
+def observed(task: Task, pseudo_inverse: Tensor, y: Tensor, truth: Tensor) -> Picture:
+    """The observation as a picture of the photo's size: small ones by their pixels enlarged, others with their PSNR."""
+    if y.shape == truth.shape:
+        return picture("observation", y.clamp(0, 1), truth, TITLES[task.name])
+    return Picture("observation", pseudo_inverse.clamp(0, 1), TITLES[task.name])

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from deqir.blur_estimation import estimate_blur
-from deqir.errors import OptionError
+from deqir.errors import OptionError, ShapeError
 from deqir.images import JpegQuantization
 from deqir.noise_estimation import estimate_noise
 
@@ -66,7 +66,8 @@ class Diagnosis:
         """What was assumed and how sure that is, in one or two sentences."""
         source = "" if self.jpeg_quality is None else f"JPEG of quality {self.jpeg_quality}, "
         found = f"{source}noise {_shown(self.noise, 3)}, "
-        found += "blur unknown (hardly any edges)" if self.blur is None else f"blur {_shown(self.blur, 1)} px"
+        unknown = "blur unknown (too small, or hardly any edges)"
+        found += unknown if self.blur is None else f"blur {_shown(self.blur, 1, ' px')}"
         advice = {
             "none": "not sure that anything is wrong, so the photo is left alone; give noise or blur_width to insist",
             "denoise": "treated as noise alone",
@@ -92,7 +93,7 @@ def diagnose(
         return Diagnosis(level, Estimate.of(blur_width), quality)
     try:
         width = estimate_blur(photo, level.value)
-    except OptionError:
+    except (OptionError, ShapeError):  # hardly any edges, or smaller than the estimate needs
         return Diagnosis(level, None, quality)
     return Diagnosis(level, Estimate(width, max(0.0, width - BLUR_BELOW), width + BLUR_ABOVE), quality)
 
@@ -106,7 +107,7 @@ def _noise(photo: Tensor, quantization: JpegQuantization | None) -> Estimate:
     return Estimate(told, JPEG_LOW * told if told >= LEAST_JPEG else seen.low, JPEG_HIGH * told)
 
 
-def _shown(estimate: Estimate, digits: int) -> str:
+def _shown(estimate: Estimate, digits: int, unit: str = "") -> str:
     if estimate.given:
-        return f"{estimate.value:g} as given"
-    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+        return f"{estimate.value:g}{unit} as given"
+    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f}){unit}"

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from deqir.images import read_image, write_image
+from deqir.images import DEEP_SUFFIXES, frame_count, read_image, write_image
 from deqir.observations import Observation, write_observation
 from deqir.old_photo import TRAVEL
+from deqir.operators import Denoising
 from deqir.outputs import Record, file_hash, mask_path, refuse_existing, refuse_huge
 from deqir.priors import Denoiser
 from deqir.problems import Problem, ProblemReader, checked_noise, noisy, truth_shape
@@ -52,7 +53,7 @@ class RestoreJob:
     them); ``origin`` the arguments with which ``load_prior`` made the prior (None: not known, and the records cannot be
     repeated); ``options`` the arguments of ``Restorer``; ``noise`` the noise level in units of 0..1 (None: what the
     file says, else 0; ``"auto"``: estimated). With ``simulate`` a file is the truth: it is degraded first. Results have
-    ``bits`` per channel, 8 or 16.
+    ``bits`` per channel: 8, 16, or ``"auto"``, as many as the file where their format holds them.
     """
 
     prior: Denoiser
@@ -62,7 +63,7 @@ class RestoreJob:
     noise: float | Literal["auto"] | None = None
     simulate: bool = False
     overwrite: bool = False
-    bits: int = 8
+    bits: int | Literal["auto"] = 8
     origin: Mapping[str, Any] | None = None
 
     def settings(self) -> Record | None:
@@ -90,17 +91,18 @@ class RestoreJob:
         problem = self.problem(file, frame)
         refuse_huge(problem.shape, file)
         if problem.leave_alone:
-            write_image(target, problem.y[0], self.bits, attachments=problem.attachments)
-            return untouched(file, problem) | {"frame": frame, "warm_start": False} | self._origin(file, target)
+            write_image(target, problem.y[0], self.depth(problem, target), attachments=problem.attachments)
+            record = self.untouched(file, problem) | {"frame": frame, "warm_start": False}
+            return record | self._origin(file, problem, target)
         if problem.mask is not None:
             refuse_existing(mask_path(target), self.overwrite, file)
         start = None if warm is None else warm.at(problem.shape[1:])
         restorer, result = self.restored([problem], progress, start, keep_trajectory=warm is not None)
         record = self.record(file, problem, restorer, result)
         record |= {"frame": frame, "warm_start": start is not None and result.stats.solver != "serial"}
-        write_image(target, result.image[0], self.bits, attachments=problem.attachments)
+        write_image(target, result.image[0], self.depth(problem, target), attachments=problem.attachments)
         record |= write_mask(target, problem)
-        record |= self._origin(file, target)
+        record |= self._origin(file, problem, target)
         if warm is not None:
             warm.trajectory = result.trajectory
         if keep is not None:
@@ -134,13 +136,27 @@ class RestoreJob:
 
     def record(self, file: Path, problem: Problem, restorer: Restorer, result: Restoration, index: int = 0) -> Record:
         """What is kept of image ``index`` of a restored batch; raises NonFiniteError where it is not finite."""
-        about = {"seed": self.seed, "simulate": self.simulate}
-        return {**restored_record(file, problem, restorer, result, index), **about}
+        return {**restored_record(file, problem, restorer, result, index), **self._chosen}
 
-    def _origin(self, file: Path, target: Path) -> Record:
+    def untouched(self, file: Path, problem: Problem) -> Record:
+        """What is kept of a photo that is best left alone."""
+        restorer = Restorer(self.prior, Denoising(), **{**self.options, "solver": "auto"})  # for its settings alone
+        return {**untouched(file, problem, restorer), **self._chosen}
+
+    def depth(self, problem: Problem, target: Path) -> int:
+        """The bits per channel of the result ``target`` of ``problem``."""
+        if self.bits != "auto":
+            return self.bits
+        return problem.attachments.bits if target.suffix.lower() in DEEP_SUFFIXES else 8
+
+    @property
+    def _chosen(self) -> Record:
+        return {"seed": self.seed, "simulate": self.simulate}
+
+    def _origin(self, file: Path, problem: Problem, target: Path) -> Record:
         """What it takes to make ``target`` again and to compare it."""
         hashes = {"file_sha256": file_hash(file), "out": str(target), "out_sha256": file_hash(target)}
-        return {"job": self.settings(), **hashes}
+        return {"depth": self.depth(problem, target), "job": self.settings(), **hashes}
 
 
 def write_mask(target: Path, problem: Problem) -> Record:
@@ -154,7 +170,7 @@ def write_mask(target: Path, problem: Problem) -> Record:
 def degrade(file: Path, target: Path, task: Task, noise: float = 0.0, seed: int = 0, overwrite: bool = False) -> Record:
     """Write the observation that ``task`` and Gaussian ``noise`` make of the photo ``file``.
 
-    It carries what restoring it needs.
+    It carries what restoring it needs. Of several frames or pages the first is taken; the record counts them.
     """
     checked_noise(task, noise)
     refuse_existing(target, overwrite, file)
@@ -163,4 +179,5 @@ def degrade(file: Path, target: Path, task: Task, noise: float = 0.0, seed: int 
     value = noisy(task.operator(shape).forward(truth), noise, seed)[0]
     metadata = {"task": task.settings(), "image_shape": list(shape), "noise": noise}
     write_observation(target, Observation(value, metadata))
-    return {"file": str(file), "out": str(target), "task": task.settings(), "shape": list(value.shape)}
+    about = {"file": str(file), "out": str(target), "task": task.settings()}
+    return {**about, "shape": list(value.shape), "frames": frame_count(file)}

@@ -11,6 +11,7 @@ from torch import Tensor
 from deqir.errors import NonFiniteError, ShapeError
 from deqir.precision import finest_dtype
 
+LEAST_SSIM_SIDE = 3
 _SSIM_RADIUS = 5  # the 11 x 11 Gaussian window of Wang et al. 2004, sigma 1.5
 _SSIM_SIGMA = 1.5
 
@@ -40,7 +41,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     dtype = _result_dtype(a, b)
     a, b = _images(a, b)
     side = min(a.shape[2:])
-    if side < 3:
+    if side < LEAST_SSIM_SIDE:
         raise ShapeError(f"ssim needs images of at least 3 x 3 pixels but got {tuple(a.shape)}; use psnr for these")
     sigma = _SSIM_SIGMA * min(1.0, (side - 1) // 2 / _SSIM_RADIUS)  # torchmetrics takes its radius from sigma
     value = structural_similarity_index_measure(a, b, sigma=sigma, data_range=1.0, reduction="none")

@@ -16,6 +16,7 @@ from deqir.images import (
     StrPath,
     atomic_write,
     existing_file,
+    forbidden,
     metadata_to_json,
     read_metadata,
     read_photo,
@@ -92,6 +93,8 @@ def _read_safetensors(path: Path) -> Tensor:
 
     try:
         tensors = load_file(existing_file(path))
+    except PermissionError as error:
+        raise forbidden(path) from error
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ImageReadError(f"{path} is not a readable safetensors file; it may be cut off, write it again") from error
     value = tensors.get(_TENSOR_KEY)

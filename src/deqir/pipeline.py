@@ -23,7 +23,7 @@ from deqir.jobs import Finished, RestoreJob, write_mask
 from deqir.manifest import Manifest, identity
 from deqir.outputs import Record, file_hash, refuse_existing, refuse_huge
 from deqir.problems import Problem
-from deqir.records import failure, untouched
+from deqir.records import failure
 from deqir.restoration import resolve_device
 from deqir.results import Progress
 
@@ -166,7 +166,7 @@ class Pipeline:
             return [_failed(loaded, loaded.error) for loaded in batch]
         if problems[0].leave_alone:
             pairs = zip(batch, problems, strict=True)
-            return [Restored(one, untouched(one.item.file, problem), problem.y[0]) for one, problem in pairs]
+            return [Restored(one, self.job.untouched(one.item.file, problem), problem.y[0]) for one, problem in pairs]
         progress, keep = (None, None) if self.watch is None else self.watch(batch[0].item)
         try:
             restorer, result = self.job.restored(problems, progress)
@@ -196,9 +196,10 @@ class Pipeline:
         if made.image is None or problem is None:
             return self.manifest.note_failure(item.target, record)
         try:
-            data = encode_image(item.target, made.image, self.job.bits, attachments=problem.attachments)
+            depth = self.job.depth(problem, item.target)
+            data = encode_image(item.target, made.image, depth, attachments=problem.attachments)
             about = {"frame": item.frame, "warm_start": False, **self.about, **write_mask(item.target, problem)}
-            about["job"] = self.job.settings()
+            about |= {"depth": depth, "job": self.job.settings()}
             return self.manifest.publish(item.target, data, made.loaded.source, {**record, **about})
         except Exception as error:
             return self.manifest.note_failure(item.target, failure(item.file, error))

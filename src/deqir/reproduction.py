@@ -119,7 +119,7 @@ def _compared(record: Record, grey_levels: float, made: dict[Path, Path], hashes
         if not recorded.is_file() or file_hash(recorded) != hashes[again]:
             return Verdict(file, Outcome.DIFFERENT, f"and {recorded} is gone or was changed, so not known by how much")
         off = max(off, _distance(again, recorded))
-    allowed = grey_levels + (0.0 if record.get("solver") == "serial" else record["tolerance"])
+    allowed = grey_levels + (0.0 if record.get("solver") in ("serial", "none") else record["tolerance"])
     return Verdict(file, Outcome.EQUAL if off <= allowed else Outcome.DIFFERENT, f"by {off:.2f} grey levels at most")
 
 

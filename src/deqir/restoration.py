@@ -333,11 +333,17 @@ class _Method:
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The torch device meant; None is CUDA where there is one, else the CPU. Raises DeviceError where it is missing."""
+    """The torch device meant; None is CUDA where there is one, else the CPU. Raises DeviceError where it is missing.
+
+    Raises OptionError for a word that names none.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
+    except RuntimeError:
+        raise OptionError(f"device is {device!r}; choose cpu, cuda, cuda:1 (the second GPU) or mps") from None
+    try:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise DeviceError(f"device {device} is not available on this machine; use cpu, cuda or mps") from None

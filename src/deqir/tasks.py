@@ -107,6 +107,14 @@ class Task:
         """What the classical method makes of ``y`` of noise level ``noise``, (B, C, H, W) in [0, 1]."""
         return TASKS[self.name].classical(self, y, shape, noise)
 
+    def check_files(self) -> None:
+        """Read the mask or the kernel that the settings name. Raises DeqirError where no photo could do with it."""
+        names_mask = "mask" in TASKS[self.name].settings and self.mask not in MASKS
+        if names_mask and not (self.name == "old-photo" and self.mask == DETECT):
+            _own_mask(self)
+        if self.name == "deblur":
+            operators.Deblurring(_blur_kernel(self), self.boundary, self.threshold)
+
     @property
     def classical_name(self) -> str:
         """The classical method that this task is compared with."""
@@ -154,17 +162,24 @@ def _check_mask(task: Task) -> None:
 
 def _mask(task: Task, shape: Shape) -> Tensor:
     height, width = shape[1:]
+    if task.mask not in MASKS:
+        return _own_mask(task, (height, width))
     if task.mask == "random":
         return operators.random_mask(height, width, task.hidden, torch.Generator().manual_seed(task.mask_seed))
     if task.mask == "box":
         return operators.box_mask(height, width)
     if task.mask == "text":
         return operators.text_mask(height, width, task.mask_seed)
-    if task.mask == "scratches":
-        return (damage(height, width, SCRATCHES, SPECKS, task.mask_seed)[0] == 0).float()
+    return (damage(height, width, SCRATCHES, SPECKS, task.mask_seed)[0] == 0).float()
+
+
+def _own_mask(task: Task, size: tuple[int, int] | None = None) -> Tensor:
+    """The mask file of ``size`` (H, W), or of any."""
     if task.mask == DETECT:
-        raise OptionError(f"a mask is detected in a photo as it is found; here choose {', '.join(MASKS)} or a file")
-    return read_mask(_existing(task.mask, "mask", MASKS), (height, width))
+        raise OptionError(
+            f"a mask is detected in an old photo as it is found; here choose {', '.join(MASKS)} or a file"
+        )
+    return read_mask(_existing(task.mask, "mask", MASKS), size)
 
 
 def _old_photo(task: Task, shape: Shape, mask: Tensor) -> LinearOperator:

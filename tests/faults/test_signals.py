@@ -57,10 +57,10 @@ def run(deqir, photo, tmp_path):
 
 @pytest.mark.parametrize(("number", "seed"), SIGNALS)
 def test_a_signal_at_a_random_moment(run, moments, tmp_path, number, seed):
-    if "calls" not in moments:
+    while len(moments) < 2:  # the first run imports modules, too
         code, _, calls = run(-1, lambda: None)
         assert code == 0
-        moments["calls"] = len(calls)
+        moments["calls" if moments else "first"] = len(calls)
         for file in [*(tmp_path / "o").iterdir(), tmp_path / "s.json"]:
             file.unlink()
     before = signal.getsignal(signal.SIGTERM)

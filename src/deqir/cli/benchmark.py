@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from deqir.cli import words
 from deqir.cli.app import app
 from deqir.cli.console import FAILURE, err, out, progress_line
 from deqir.cli.options import PriorOptions, prior_options, timesteps_or_word
+from deqir.cli.words import completed
 from deqir.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -18,15 +20,24 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example:  deqir benchmark --data photos/ --task sr --method serial,classical")
 def benchmark(
-    data: Annotated[Path, typer.Option("--data", help="Folder of images, the truths; subfolders are looked into.")],
+    data: Annotated[
+        Path, typer.Option("--data", readable=False, help="Folder of images, the truths; subfolders are looked into.")
+    ],
     out_dir: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Folder for runs, images, tables and the plot; continued if it is there."),
+        typer.Option(
+            "--out",
+            "-o",
+            readable=False,
+            help="Folder for runs, images, tables and the plot; continued if it is there.",
+        ),
     ] = Path("deqir-benchmark"),
     preset: Annotated[
         Optional[str], typer.Option(help="A published protocol: ddnm-celeba, ddnm-imagenet, ddrm-..., deqir-....")
     ] = None,
-    config: Annotated[Optional[Path], typer.Option(help="A YAML file with the settings; options win over it.")] = None,
+    config: Annotated[
+        Optional[Path], typer.Option(readable=False, help="A YAML file with the settings; options win over it.")
+    ] = None,
     tasks: Annotated[
         Optional[list[str]], typer.Option("--task", help="Such as sr:scale=4,noise=0.05; repeat for more.")
     ] = None,
@@ -47,7 +58,8 @@ def benchmark(
     fit: Annotated[Optional[str], typer.Option(help="keep, resize (to a square) or crop (the central square).")] = None,
     size: Annotated[Optional[int], typer.Option(help="Pixels a side of that square.")] = None,
     image_list: Annotated[
-        Optional[Path], typer.Option("--list", help="A text file of the images meant, one file name a line.")
+        Optional[Path],
+        typer.Option("--list", readable=False, help="A text file of the images meant, one file name a line."),
     ] = None,
     limit: Annotated[Optional[int], typer.Option(help="At most so many images.")] = None,
     every_image: Annotated[
@@ -58,8 +70,15 @@ def benchmark(
         typer.Option("--mask", help="A mask of a preset's inpainting, an image file, white = kept; repeat for more."),
     ] = None,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Keep the restored images.")] = True,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, mps (default: cuda where there is one).")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    device: Annotated[
+        Optional[str],
+        typer.Option(
+            autocompletion=completed(words.DEVICES), help="cpu, cuda, mps (default: cuda where there is one)."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(autocompletion=completed(words.DTYPES), help="float32, float64, bfloat16 or float16.")
+    ] = "float32",
 ) -> None:
     """Compare solvers, rules, classical methods and priors on a folder of images; an interrupted run is continued."""
     given: dict[str, Any] = {

@@ -54,6 +54,9 @@ def _saved_settings(content: dict[str, Any]) -> dict[str, Any] | None:
     inner = content.get("settings")
     if isinstance(inner, dict):
         return inner
+    if content.get("status") == "unchanged":  # no solver was at work, and an estimate must not pass for a given level
+        found = {"solver", "noise"} if content.get("noise_estimated") else {"solver"}
+        return {key: value for key, value in content.items() if key not in found}
     return content if "status" in content else None
 
 

@@ -67,9 +67,10 @@ def folder_progress(title: str, total: int, visible: bool = True) -> Iterator[Ca
 
 def restored_line(record: dict[str, Any], target: Path) -> str:
     """How one image was restored, on one line."""
+    cost = f"{counted(record['sweeps'], 'sweep')}, {counted(record['nfe'], 'network evaluation')}"
     line = (
         f"{record['file']} -> {target}: {record['task']}, {record['solver']} ({record['solver_reason']}), "
-        f"{record['sweeps']} sweeps, {record['nfe']} network evaluations, {record['seconds']:.1f} s"
+        f"{cost}, {record['seconds']:.1f} s"
     )
     if record["noise_estimated"]:
         line += f", noise estimated as {record['noise']:.4f}"
@@ -77,14 +78,33 @@ def restored_line(record: dict[str, Any], target: Path) -> str:
         line += f"; {record['findings']['assumed']}"
     if "mask_file" in record:
         line += f"; the mask is {record['mask_file']}, edit it and give it back with --mask"
-    if record["status"] != "converged":
+    if record["status"] == "max_sweeps":
+        line += f"; {_unfinished(record['estimated_error'])}"
+    elif record["status"] != "converged":
         line += f", {record['status']}"
     if "psnr" in record:
         line += (
             f", PSNR {_decibels(record['psnr'])} ({record['classical']} {_decibels(record['classical_psnr'])}), "
-            f"SSIM {record['ssim']:.4f} ({record['classical_ssim']:.4f})"
+            f"SSIM {_similarity(record['ssim'])} ({_similarity(record['classical_ssim'])})"
         )
     return line
+
+
+def counted(number: int, thing: str) -> str:
+    """``number`` and the noun ``thing``, in the plural where there is not exactly one."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _unfinished(error: float | None) -> str:
+    """That a solve has not converged, how far it is thought to be off, and what to do."""
+    from deqir.solvers import Status
+
+    off = "by an unknown amount" if error is None else f"by an estimated {error:.3g} grey levels"
+    return f"not converged, off {off}: {Status.MAX_SWEEPS.value}"
+
+
+def _similarity(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _decibels(value: float | None) -> str:

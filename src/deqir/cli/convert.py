@@ -15,7 +15,7 @@ from deqir.cli.options import Overwrite, PriorOptions, prior_options
 @app.command(epilog="Example:  deqir convert celeba_hq.ckpt --out celeba-hq/")
 def convert(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint file, a diffusers folder or a hub id.")],
-    folder: Annotated[Path, typer.Option("--out", "-o", help="The diffusers folder to write.")],
+    folder: Annotated[Path, typer.Option("--out", "-o", readable=False, help="The diffusers folder to write.")],
     options: PriorOptions = None,
     overwrite: Overwrite = False,
 ) -> None:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from deqir.cli import words
 from deqir.cli.app import app
-from deqir.cli.console import out
+from deqir.cli.checks import check_task
+from deqir.cli.console import err, out
 from deqir.cli.options import (
     Blur,
     BlurWidth,
@@ -17,7 +19,7 @@ from deqir.cli.options import (
     Downsampling,
     Fading,
     Hidden,
-    Mask,
+    MadeMask,
     MaskSeed,
     Noise,
     Overwrite,
@@ -27,16 +29,26 @@ from deqir.cli.options import (
     Weights,
     task_settings,
 )
+from deqir.cli.words import completed
 
 
 @app.command(epilog="Example:  deqir degrade photo.jpg --task sr --scale 4 --out small.png")
 def degrade(
-    photo: Annotated[Path, typer.Argument(help="The photo to degrade.")],
-    out_file: Annotated[Path, typer.Option("--out", "-o", help="A .png (16 bits) or .safetensors file.")],
-    task: Annotated[str, typer.Option("--task", help="sr, inpaint, colorize, deblur, denoise or cs.")],
+    photo: Annotated[Path, typer.Argument(readable=False, help="The photo to degrade.")],
+    out_file: Annotated[
+        Path, typer.Option("--out", "-o", readable=False, help="A .png (16 bits) or .safetensors file.")
+    ],
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            autocompletion=completed(words.MADE_TASKS),
+            help="sr, inpaint, colorize, deblur, denoise, cs, or old-photo with a mask.",
+        ),
+    ],
     scale: Scale = None,
     downsampling: Downsampling = None,
-    mask: Mask = None,
+    mask: MadeMask = None,
     hidden: Hidden = None,
     mask_seed: MaskSeed = None,
     weights: Weights = None,
@@ -53,8 +65,11 @@ def degrade(
 ) -> None:
     """Make an observation that deqir restore takes; the file carries the settings of its task."""
     settings = task_settings(locals())
+    check_task(settings, noise, simulate=True)
     from deqir.jobs import degrade as write_degraded
     from deqir.problems import task_from
 
     record = write_degraded(photo, out_file, task_from(settings, {}), noise or 0.0, seed, overwrite)
+    if record["frames"] > 1:
+        err.print(f"deqir: {photo} has {record['frames']} frames or pages; the first one is degraded")
     out.print(f"{photo} -> {out_file}: {record['task']['name']}, shape {tuple(record['shape'])}")

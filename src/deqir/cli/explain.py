@@ -17,9 +17,9 @@ from deqir.cli.shared import CHAIN_OPTIONS, TASK_OPTIONS, restore_job, with_opti
 @with_options(TASK_OPTIONS, CHAIN_OPTIONS)
 def explain(
     context: typer.Context,
-    photo: Annotated[Path, typer.Argument(help="The photo or observation.")],
+    photo: Annotated[Path, typer.Argument(readable=False, help="The photo or observation.")],
     region: Annotated[str, typer.Option(help="left,top,width,height in pixels of the restored image.")],
-    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the maps.")],
+    out_dir: Annotated[Path, typer.Option("--out", "-o", readable=False, help="Folder for the maps.")],
     probes: Annotated[int, typer.Option(help="Random probes of the region; more are more exact.")] = 8,
     seeds: Annotated[int, typer.Option(help="Restorations for the spread.")] = 8,
     **shared: Any,

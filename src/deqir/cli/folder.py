@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import typer
 from deqir.cli.console import FAILURE, err, folder_progress
 from deqir.cli.manner import Manner, planned, reporting
 from deqir.cli.termination import interrupts_wait
-from deqir.errors import OptionError
+from deqir.errors import DeqirError, OptionError
 
 if TYPE_CHECKING:
     from deqir.distributed import Rank
@@ -64,8 +64,22 @@ class FolderRun:
         watch = None if overlays is None else partial(reporting, overlays)
         return Pipeline(self._sharded(job), manifest, self.suffix, together, self._share, about, watch)
 
-    def plan(self, job: RestoreJob, files: list[Path], failed: list[Record]) -> None:
-        """Say what ``run`` would do, and do nothing. Exits with 1 where an image could not be restored."""
+    def run(self, job: RestoreJob, files: list[Path], failed: list[Record]) -> None:
+        """Restore this process's share of ``files``, ``failed`` being records of what is none. Exits with 1 for them.
+
+        A dry run says what would be done, and does nothing.
+        """
+        from deqir.outputs import make_folder
+
+        if self.manner.dry_run:
+            return self._plan(job, files, failed)
+        if self.stats is not None:
+            make_folder(self.stats.parent)
+        make_folder(self.folder)
+        self._run(job, files, failed)
+
+    def _plan(self, job: RestoreJob, files: list[Path], failed: list[Record]) -> None:
+        """Say what would be done. Exits with 1 where an image could not be restored."""
         from deqir.items import items
         from deqir.records import failure
 
@@ -109,13 +123,10 @@ class FolderRun:
         settings = {**self.settings, "solver": job.options["solver"]}
         return open_manifest(self.folder, settings, job.overwrite, *self._share, writable)
 
-    def run(self, job: RestoreJob, files: list[Path], failed: list[Record]) -> None:
-        """Restore this process's share of ``files``, ``failed`` being records of what is none. Exits with 1 for them.
-
-        An interrupt ends it with what is finished kept; the same command goes on from there.
-        """
+    def _run(self, job: RestoreJob, files: list[Path], failed: list[Record]) -> None:
+        """Restore this process's share; an interrupt ends it with what is finished kept, and the next run goes on."""
         from deqir.distributed import process_group, total
-        from deqir.outputs import refuse_existing, write_records
+        from deqir.outputs import refuse_existing
 
         with process_group(self.rank, job.options["device"]):
             pipeline = self.pipeline(job)
@@ -125,16 +136,31 @@ class FolderRun:
             counts = [0, len(failed) if self.rank.index == 0 else 0, 0]
             try:
                 self._consume(pipeline, files, counts)
-                restored, failures, before = counts if self.timesteps else total(self.rank, counts)
-            finally:
-                if self.stats is not None and self.rank.index == 0:
-                    with interrupts_wait():
-                        write_records(self.stats, [*self._records(files), *failed])
+                counts = counts if self.timesteps else total(self.rank, counts)
+            except BaseException:
+                with suppress(DeqirError):  # the first error tells more
+                    self._write(files, failed)
+                raise
+            with interrupts_wait():
+                self._say(counts)
+                self._write(files, failed)
+        if counts[1]:
+            raise typer.Exit(FAILURE)
+
+    def _say(self, counts: list[int]) -> None:
+        """Say how many images were restored, failed, and were done before."""
+        restored, failures, before = counts
         if self.rank.index == 0 and self.manner.counts:
             known = f", {before} were done before" if before else ""
             err.print(f"{restored} of {restored + failures + before} restored, {failures} failed{known}")
-        if failures:
-            raise typer.Exit(FAILURE)
+
+    def _write(self, files: list[Path], failed: list[Record]) -> None:
+        """Write the records, if they are asked for."""
+        from deqir.outputs import write_records
+
+        if self.stats is not None and self.rank.index == 0:
+            with interrupts_wait():
+                write_records(self.stats, [*self._records(files), *failed])
 
     def _sharded(self, job: RestoreJob) -> RestoreJob:
         """``job`` with its network calls shared by all processes, where they share timesteps."""
@@ -161,6 +187,10 @@ class FolderRun:
                     if record is not None and self.speaks:
                         self.manner.say(record, outcome.item.target)
                     advance(1 / outcome.item.frames)
+        except DeqirError:
+            if shown:
+                err.print(f"ended after {sum(counts)} of {mine}: {counts[0]} restored, {counts[1]} failed")
+            raise
         except (KeyboardInterrupt, SystemExit):
             if self.speaks:
                 err.print(

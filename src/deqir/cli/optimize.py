@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from deqir.cli import words
 from deqir.cli.app import app
-from deqir.cli.console import err, out
+from deqir.cli.console import counted, err, out
 from deqir.cli.replay import command_settings
 from deqir.cli.shared import CHAIN_OPTIONS, TASK_OPTIONS, restore_job, with_options
+from deqir.cli.words import completed
 
 if TYPE_CHECKING:
     from deqir.initialization import Iteration
@@ -23,15 +25,16 @@ INTERRUPTED = 130
 @with_options(TASK_OPTIONS, CHAIN_OPTIONS)
 def optimize(
     context: typer.Context,
-    photo: Annotated[Path, typer.Argument(help="The photo or observation.")],
-    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
+    photo: Annotated[Path, typer.Argument(readable=False, help="The photo or observation.")],
+    out_dir: Annotated[Path, typer.Option("--out", "-o", readable=False, help="Folder for the results.")],
     guide: Annotated[
         Optional[str], typer.Option(help="mean (of eight other seeds), or an image of the result's size.")
     ] = None,
     guide_network: Annotated[
-        Optional[Path], typer.Option(help="Weights of a restoration network that spandrel knows; its output guides.")
+        Optional[Path],
+        typer.Option(readable=False, help="Weights of a restoration network that spandrel knows; its output guides."),
     ] = None,
-    palette: Annotated[Optional[Path], typer.Option(help="A photo whose colours are wanted.")] = None,
+    palette: Annotated[Optional[Path], typer.Option(readable=False, help="A photo whose colours are wanted.")] = None,
     below: Annotated[
         Optional[float], typer.Option(help="The guide counts up to this frequency alone, in cycles per pixel.")
     ] = None,
@@ -45,9 +48,16 @@ def optimize(
     high_frequencies: Annotated[float, typer.Option(help="Weight of the power at high frequencies.")] = 0.0,
     gaussianity: Annotated[float, typer.Option(help="Weight of keeping the noise Gaussian.")] = 0.0,
     iterations: Annotated[int, typer.Option(help="Iterations at most.")] = 10,
-    optimizer: Annotated[str, typer.Option(help="adam, lbfgs or spherical.")] = "adam",
+    optimizer: Annotated[
+        str, typer.Option(autocompletion=completed(words.OPTIMIZERS), help="adam, lbfgs or spherical.")
+    ] = "adam",
     learning_rate: Annotated[Optional[float], typer.Option(help="Its step (default: its usual one).")] = None,
-    variables: Annotated[str, typer.Option(help="initial: x_0 alone; all: the noise of every step, too.")] = "initial",
+    variables: Annotated[
+        str,
+        typer.Option(
+            autocompletion=completed(words.VARIABLES), help="initial: x_0 alone; all: the noise of every step, too."
+        ),
+    ] = "initial",
     patience: Annotated[int, typer.Option(help="Iterations without improvement after which it ends.")] = 10,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the noise that an earlier run left.")] = False,
     **shared: Any,
@@ -87,7 +97,8 @@ def optimize(
 
 def _tell(iteration: Iteration) -> None:
     terms = ", ".join(f"{name.split('.', 1)[1]} {float(value[0]):.4g}" for name, value in iteration.terms.items())
-    err.print(f"iteration {iteration.number}: loss {float(iteration.loss[0]):.4g} ({terms}), {iteration.sweeps} calls")
+    head = f"iteration {iteration.number}: loss {float(iteration.loss[0]):.4g} ({terms})"
+    err.print(f"{head}, {counted(iteration.sweeps, 'call')}")
 
 
 def _summary(record: Record, folder: Path) -> str:

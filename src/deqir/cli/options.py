@@ -7,32 +7,60 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
+from deqir.cli import words
 from deqir.cli.config import use_config
+from deqir.cli.words import completed
 from deqir.errors import OptionError
 
 TaskOption = Annotated[
     Optional[str],
     typer.Option(
         "--task",
+        autocompletion=completed(words.TASKS),
         help="sr, inpaint, colorize, deblur, denoise, cs, old-photo or auto; a file of deqir degrade has its own.",
     ),
 ]
 Scale = Annotated[Optional[int], typer.Option(help="The factor of magnification: sr (4), old-photo (1).")]
-Downsampling = Annotated[Optional[str], typer.Option(help="sr: how the photo was reduced, average or bicubic.")]
+Downsampling = Annotated[
+    Optional[str],
+    typer.Option(
+        autocompletion=completed(words.DOWNSAMPLINGS), help="sr: how the photo was reduced, average or bicubic."
+    ),
+]
 Mask = Annotated[
     Optional[str],
     typer.Option(
-        help="inpaint, old-photo: random, box, text, scratches, or an image file, white = keep; old-photo: detect."
+        autocompletion=completed(words.MASKS),
+        help="inpaint, old-photo: random, box, text, scratches, or an image file, white = keep; old-photo: detect.",
+    ),
+]
+MadeMask = Annotated[
+    Optional[str],
+    typer.Option(
+        "--mask",
+        autocompletion=completed(words.MADE_MASKS),
+        help="inpaint, old-photo: random, box, text, scratches, or an image file, white = keep.",
     ),
 ]
 Hidden = Annotated[Optional[float], typer.Option(help="inpaint: the hidden fraction of a random mask (0.5).")]
 MaskSeed = Annotated[Optional[int], typer.Option(help="inpaint, cs: seed of the random mask or measurement (0).")]
-Weights = Annotated[Optional[str], typer.Option(help="colorize: how grey was made, mean or luma.")]
+Weights = Annotated[
+    Optional[str],
+    typer.Option(autocompletion=completed(words.WEIGHTS), help="colorize: how grey was made, mean or luma."),
+]
 Blur = Annotated[
-    Optional[str], typer.Option(help="deblur: gaussian, uniform, anisotropic, motion, or an image file of the kernel.")
+    Optional[str],
+    typer.Option(
+        autocompletion=completed(words.BLURS),
+        help="deblur: gaussian, uniform, anisotropic, motion, or an image file of the kernel.",
+    ),
 ]
 Boundary = Annotated[
-    Optional[str], typer.Option(help="deblur: beyond the border the photo is circular, reflect, replicate or zero.")
+    Optional[str],
+    typer.Option(
+        autocompletion=completed(words.BOUNDARIES),
+        help="deblur: beyond the border the photo is circular, reflect, replicate or zero.",
+    ),
 ]
 Threshold = Annotated[
     Optional[float],
@@ -45,7 +73,10 @@ BlurWidth = Annotated[
 Colorize = Annotated[
     Optional[bool], typer.Option("--colorize", help="old-photo: the scan is grey or yellowed; find colours.")
 ]
-Fading = Annotated[Optional[str], typer.Option(help="old-photo: auto, estimated and undone, or none.")]
+Fading = Annotated[
+    Optional[str],
+    typer.Option(autocompletion=completed(words.FADINGS), help="old-photo: auto, estimated and undone, or none."),
+]
 Ratio = Annotated[Optional[float], typer.Option(help="cs: measurements per pixel (0.25).")]
 Noise = Annotated[
     Optional[float],
@@ -57,6 +88,7 @@ Config = Annotated[
         "--config",
         callback=use_config,
         is_eager=True,
+        readable=False,
         help="Take options from a JSON file: option names, or a record that deqir saved.",
     ),
 ]
@@ -75,6 +107,7 @@ NoiseOrAuto = Annotated[
     Optional[str],
     typer.Option(
         "--noise",
+        autocompletion=completed(("auto",)),
         help="Standard deviation of the observation's noise, in units of 0..1, or auto: estimated; simulate adds it.",
     ),
 ]

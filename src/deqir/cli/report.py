@@ -14,10 +14,12 @@ from deqir.cli.console import out
 @app.command(epilog="Example:  deqir report results/photo-report")
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders that deqir restore --report made, or of results with reports.")
+        list[Path],
+        typer.Argument(readable=False, help="Folders that deqir restore --report made, or of results with reports."),
     ],
     out_dir: Annotated[
-        Optional[Path], typer.Option("--out", "-o", help="Folder for the page and its pictures (default: the run's).")
+        Optional[Path],
+        typer.Option("--out", "-o", readable=False, help="Folder for the page and its pictures (default: the run's)."),
     ] = None,
 ) -> None:
     """Draw the page and the pictures of saved runs again."""

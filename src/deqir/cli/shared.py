@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 import typer
 
+from deqir.cli import words
+from deqir.cli.checks import check_task
 from deqir.cli.options import (
     Blur,
     BlurWidth,
@@ -32,6 +34,7 @@ from deqir.cli.options import (
     task_settings,
     timesteps_or_word,
 )
+from deqir.cli.words import completed
 
 if TYPE_CHECKING:
     from deqir.jobs import RestoreJob
@@ -64,11 +67,37 @@ CHAIN_OPTIONS: Options = {
     "steps": (Annotated[int, typer.Option(help="Timesteps of the chain.")], 50),
     "eta": (Annotated[float, typer.Option(help="Fresh noise per step, 0 (deterministic) to 1.")], 0.0),
     "seed": (Annotated[int, typer.Option(help="Seed of all noise.")], 0),
-    "solver": (Annotated[str, typer.Option(help="auto, serial or a parallel one, see deqir restore.")], "auto"),
+    "solver": (
+        Annotated[
+            str,
+            typer.Option(
+                autocompletion=completed(words.SOLVERS), help="auto, serial or a parallel one, see deqir restore."
+            ),
+        ],
+        "auto",
+    ),
     "max_batch": (Annotated[str, typer.Option(help="Bound on the images in one network call, or auto.")], "auto"),
-    "spacing": (Annotated[str, typer.Option(help="Choice of timesteps, see deqir restore.")], "cubic"),
-    "device": (Annotated[Optional[str], typer.Option(help="cpu, cuda, mps (default: cuda where there is one).")], None),
-    "dtype": (Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")], "float32"),
+    "spacing": (
+        Annotated[
+            str, typer.Option(autocompletion=completed(words.SPACINGS), help="Choice of timesteps, see deqir restore.")
+        ],
+        "cubic",
+    ),
+    "device": (
+        Annotated[
+            Optional[str],
+            typer.Option(
+                autocompletion=completed(words.DEVICES), help="cpu, cuda, mps (default: cuda where there is one)."
+            ),
+        ],
+        None,
+    ),
+    "dtype": (
+        Annotated[
+            str, typer.Option(autocompletion=completed(words.DTYPES), help="float32, float64, bfloat16 or float16.")
+        ],
+        "float32",
+    ),
     "prior": (Annotated[str, typer.Option(help="builtin, a folder, a checkpoint or a hub id.")], "builtin"),
     "label": (Annotated[Optional[int], typer.Option(help="The class, for a class-conditional prior.")], None),
     "guidance": (Annotated[Optional[float], typer.Option(help="Classifier-free guidance (default: none).")], None),
@@ -115,16 +144,11 @@ def loaded_prior(shared: dict[str, Any]) -> Denoiser:
 def restore_job(shared: dict[str, Any]) -> RestoreJob:
     """The job that the shared options mean, checked before any file is touched."""
     from deqir import operators
-    from deqir.errors import OptionError
     from deqir.jobs import RestoreJob
-    from deqir.problems import task_from
     from deqir.restoration import Restorer, resolve_device
 
     settings, noise = task_settings(shared), noise_level(shared["noise"])
-    if noise == "auto" and shared["simulate"]:
-        raise OptionError("simulate adds noise, so it needs its level; give noise a number instead of auto")
-    if "name" in settings or shared["simulate"]:
-        task_from(settings, {})
+    check_task(settings, noise, shared["simulate"])
     resolve_device(shared["device"])
     prior, options = loaded_prior(shared), chain_settings(shared)
     Restorer(prior, operators.Denoising(), **options)

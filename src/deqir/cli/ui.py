@@ -7,8 +7,10 @@ from typing import Annotated, Optional
 
 import typer
 
+from deqir.cli import words
 from deqir.cli.app import app
 from deqir.cli.console import out
+from deqir.cli.words import completed
 
 
 @app.command(epilog="Example:  deqir ui --port 7860")
@@ -19,7 +21,10 @@ def ui(
         Optional[list[str]], typer.Option(help="builtin, or a diffusers folder; give several to let visitors choose.")
     ] = None,
     device: Annotated[
-        Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps (default: cuda where there is one).")
+        Optional[str],
+        typer.Option(
+            autocompletion=completed(words.DEVICES), help="cpu, cuda, cuda:1, mps (default: cuda where there is one)."
+        ),
     ] = None,
     max_side: Annotated[int, typer.Option(help="Longest side of a result, in pixels.")] = 1024,
     max_steps: Annotated[int, typer.Option(help="Network calls of a serial chain at most.")] = 250,

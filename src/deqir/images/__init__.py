@@ -1,7 +1,16 @@
 """Image files: reading, writing, masks, and what is kept beside the pixels."""
 
 from deqir.images.attachments import Attachments
-from deqir.images.files import IMAGE_SUFFIXES, StrPath, atomic_write, existing_file, find_images, pixel_limit, staged
+from deqir.images.files import (
+    IMAGE_SUFFIXES,
+    StrPath,
+    atomic_write,
+    existing_file,
+    find_images,
+    forbidden,
+    pixel_limit,
+    staged,
+)
 from deqir.images.jpeg import JpegQuantization, read_quantization
 from deqir.images.masks import read_mask
 from deqir.images.metadata import METADATA_KEY, metadata_to_json, read_metadata
@@ -22,6 +31,7 @@ __all__ = [
     "encode_image",
     "existing_file",
     "find_images",
+    "forbidden",
     "frame_count",
     "metadata_to_json",
     "pixel_limit",

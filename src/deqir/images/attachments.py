@@ -20,14 +20,16 @@ _STALE_CAMERA_TAGS = (0xA002, 0xA003, 0xA005, 0x927C)
 
 @dataclass(frozen=True, eq=False)
 class Attachments:
-    """``alpha`` (1, H, W) in [0, 1], upright, or None where all is opaque; ``icc_profile``; ``exif``.
+    """``alpha`` (1, H, W) in [0, 1], upright, or None where all is opaque; ``icc_profile``; ``exif``; ``bits``.
 
-    The EXIF data is cleaned: no orientation, for the pixels are upright, no thumbnail, no maker note.
+    The EXIF data is cleaned: no orientation, for the pixels are upright, no thumbnail, no maker note. The file had
+    ``bits`` a channel: 8, or 16 for all that is finer; ``write_image`` does not heed it.
     """
 
     alpha: Tensor | None = None
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    bits: int = 8
 
     def fitted(self, shape: tuple[int, ...]) -> Attachments:
         """The attachments for an image of ``shape`` (C, H, W) made from this one.

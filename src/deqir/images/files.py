@@ -55,18 +55,24 @@ def staged(path: StrPath, data: bytes, partial_name: str) -> Iterator[None]:
             partial.unlink(missing_ok=True)
 
 
-def find_images(paths: StrPath | Iterable[StrPath], recursive: bool = False) -> list[Path]:
-    """Expand folders into their images, sorted; files are kept as given; hidden and ``.part`` files are skipped."""
+def find_images(
+    paths: StrPath | Iterable[StrPath], recursive: bool = False, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> list[Path]:
+    """Expand folders into their files with one of ``suffixes``, sorted; files are kept as given.
+
+    Hidden and ``.part`` files are skipped. Raises ImageReadError for a file that is none, a folder without any, and a
+    folder that cannot be read.
+    """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     found: list[Path] = []
     for path in map(Path, given):
         if not path.is_dir():
             found.append(existing_file(path))
             continue
-        inside = sorted(_images_inside(path, recursive))
+        inside = sorted(_images_inside(path, recursive, suffixes))
         if not inside:
             hint = "" if recursive else ", or look into its subfolders with recursive"
-            raise ImageReadError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)}); name another folder{hint}")
+            raise ImageReadError(f"{path} holds no image ({', '.join(suffixes)}); name another folder{hint}")
         found += inside
     return found
 
@@ -103,6 +109,8 @@ def opened(path: StrPath) -> Iterator[BinaryIO]:
                 yield file
         except DeqirError:
             raise
+        except PermissionError as error:
+            raise forbidden(path) from error
         except Image.DecompressionBombError as error:
             raise ImageReadError(
                 f"{path} has a frame of more pixels than are allowed; make it smaller, or raise {PIXEL_LIMIT}"
@@ -121,6 +129,11 @@ def opened(path: StrPath) -> Iterator[BinaryIO]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
+def forbidden(path: Path) -> ImageReadError:
+    """What to raise for a file that this user may not read."""
+    return ImageReadError(f"{path} may not be read (permission denied); change its permissions")
+
+
 def pixel_limit() -> int:
     """The pixels that an image may have where nothing else is asked for: ``DEQIR_MAX_PIXELS``, else ``MAX_PIXELS``.
 
@@ -137,12 +150,19 @@ def limit_frames(max_pixels: int) -> None:
     Image.MAX_IMAGE_PIXELS = max(1, max_pixels // 2)  # it refuses what is beyond twice that
 
 
-def _images_inside(folder: Path, recursive: bool) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
+def _images_inside(folder: Path, recursive: bool, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
         for name in files:
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
+            if not name.startswith(".") and name.lower().endswith(suffixes):
                 yield Path(parent, name)
+
+
+def _unreadable(error: OSError) -> None:
+    """What ``os.walk`` passes over in silence."""
+    raise ImageReadError(
+        f"folder {error.filename} cannot be read ({error.strerror}); change its permissions, or leave it out"
+    ) from error
 
 
 def one_line(error: BaseException) -> str:

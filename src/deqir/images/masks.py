@@ -9,11 +9,11 @@ from deqir.images.files import StrPath
 from deqir.images.reading import read_image
 
 
-def read_mask(path: StrPath, size: tuple[int, int]) -> Tensor:
-    """Read a mask of ``size`` (H, W) as (1, 1, H, W) of 0 and 1; white (above one half) is observed and kept."""
+def read_mask(path: StrPath, size: tuple[int, int] | None = None) -> Tensor:
+    """Read a mask of ``size`` (H, W; None: any) as (1, 1, H, W) of 0 and 1; white (above one half) is kept."""
     image = read_image(path)
     height, width = image.shape[1:]
-    if (height, width) != tuple(size):
+    if size is not None and (height, width) != tuple(size):
         raise ShapeError(
             f"mask {path} is {width} x {height} pixels but the image is {size[1]} x {size[0]}; make them the same size"
         )

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from deqir.errors import ImageReadError, OptionError
-from deqir.images.files import PILLOW_FORMATS, StrPath, existing_file, one_line, opened
+from deqir.images.files import PILLOW_FORMATS, StrPath, existing_file, forbidden, one_line, opened
 
 METADATA_KEY = "deqir"
 
@@ -51,6 +51,8 @@ def read_safetensors_header(path: StrPath) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
+    except PermissionError as error:
+        raise forbidden(path) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise ImageReadError(
             f"{path} is not a readable safetensors file ({one_line(error)}); write it again"

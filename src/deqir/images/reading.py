@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO
@@ -53,7 +53,7 @@ def read_photo(path: StrPath, frame: int = 0, max_pixels: int | None = None) -> 
     image = torch.from_numpy(pixels)
     opacity = None if alpha is None or bool((alpha == 1).all()) else torch.from_numpy(alpha)[None]
     upright = (image[None] if image.ndim == 2 else image.permute(2, 0, 1)).contiguous()
-    return Photo(upright, Attachments(opacity, attachments.icc_profile, attachments.exif))
+    return Photo(upright, replace(attachments, alpha=opacity))
 
 
 def frame_count(path: StrPath, max_pixels: int | None = None) -> int:
@@ -90,7 +90,7 @@ def _decode(file: BinaryIO, frame: int, name: str, max_pixels: int) -> tuple[Pix
         if needs_cv2(tags, name):
             pixels, alpha = _decode_with_cv2(without_orientation(file.read()), name)
             orientation, profile = int(tags.get(ORIENTATION, 1)), tags.get(_TIFF_PROFILE)
-            kept = Attachments(icc_profile=profile if isinstance(profile, bytes) else None)
+            kept = Attachments(icc_profile=profile if isinstance(profile, bytes) else None, bits=16)
             return _upright(pixels, orientation), _upright_or_none(alpha, orientation), kept
     with Image.open(file, formats=PILLOW_FORMATS) as image:
         _check_size(image.width, image.height, name, max_pixels)
@@ -106,7 +106,9 @@ def _decode(file: BinaryIO, frame: int, name: str, max_pixels: int) -> tuple[Pix
             pixels = pixels[..., 0] if colour_type == 4 else pixels  # grey with alpha
         else:
             pixels, alpha = _decode_with_pillow(image, tags, profile, name), _opacity(image)
-        attachments = Attachments(icc_profile=None if image.mode == "CMYK" else profile, exif=kept_exif(image))
+        read = 16 if image.mode.startswith(("I", "F")) or (bits == 16 and not frame) else 8
+        kept_profile = None if image.mode == "CMYK" else profile
+        attachments = Attachments(icc_profile=kept_profile, exif=kept_exif(image), bits=read)
         return _upright(pixels, orientation), _upright_or_none(alpha, orientation), attachments
 
 
