@@ -15,7 +15,9 @@ from deqir.cli.console import FAILURE, err, out
 def verify(
     run: Annotated[
         Path,
-        typer.Argument(help="Records of --stats, a folder of results, or the record of optimize, invert or explain."),
+        typer.Argument(
+            help="Records of --stats, a report, a folder of results, or the record of optimize, invert, explain."
+        ),
     ],
     grey_levels: Annotated[
         float, typer.Option(help="Difference that counts as equal, in grey levels of 0..255, beside a solver's own.")
