@@ -7,9 +7,10 @@ import torch
 
 from conftest import SmoothDenoiser, tiny_unet
 from deqir import operators
-from deqir.adjoints import ImplicitAdjoint, PhantomGradient
+from deqir.adjoints import ImplicitAdjoint, PhantomGradient, UnrolledAdjoint
 from deqir.errors import NondeterminismError, NonFiniteError, OptionError
 from deqir.priors import DiffusersDenoiser, load_prior
+from deqir.priors.denoiser import in_precision
 from deqir.restoration import Restorer
 from deqir.schedule import NoiseSchedule
 from deqir.solvers import Anderson, Status, TriangularAnderson
@@ -120,7 +121,16 @@ class KinkedAt(SmoothDenoiser):
         return predicted
 
 
-@pytest.mark.parametrize("adjoint", [ImplicitAdjoint(), ImplicitAdjoint(preconditioner=None)], ids=repr)
+ADJOINTS = (
+    ImplicitAdjoint(),
+    ImplicitAdjoint(preconditioner=None),
+    PhantomGradient(2),
+    UnrolledAdjoint(),
+    UnrolledAdjoint(checkpointing=False),
+)
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
 def test_a_gradient_that_breaks_on_the_way_back_names_where(adjoint):
     y = operators.SuperResolution(2).forward(dark_bright_dark()).requires_grad_()
     image = restorer(KinkedAt(), solver="picard").restore(y, adjoint=adjoint).image
@@ -128,9 +138,18 @@ def test_a_gradient_that_breaks_on_the_way_back_names_where(adjoint):
         image.sum().backward()
 
 
-def test_a_gradient_that_breaks_where_the_loss_does_not_look_is_none():
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
+def test_a_loss_that_is_nan_names_the_image(adjoint):
     y = operators.SuperResolution(2).forward(dark_bright_dark()).requires_grad_()
-    image = restorer(KinkedAt(), solver="picard").restore(y, adjoint=ImplicitAdjoint()).image
+    image = restorer(SmoothDenoiser(), solver="picard").restore(y, adjoint=adjoint).image
+    with pytest.raises(NonFiniteError, match="the gradient of image 2 is NaN or infinite"):
+        (image * torch.tensor([1, 1, torch.nan]).view(3, 1, 1, 1)).sum().backward()
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=repr)
+def test_a_gradient_that_breaks_where_the_loss_does_not_look_is_none(adjoint):
+    y = operators.SuperResolution(2).forward(dark_bright_dark()).requires_grad_()
+    image = restorer(KinkedAt(), solver="picard").restore(y, adjoint=adjoint).image
     image[[0, 2]].sum().backward()
     assert y.grad[[0, 2]].isfinite().all() and y.grad[[0, 2]].abs().min() > 0
     assert (y.grad[1] == 0).all()
@@ -174,6 +193,32 @@ def test_a_call_that_overflows_in_float16_is_repeated_in_float32(as_callable):
     half, full = (prior.to(torch.device("cpu"), dtype)(x, timesteps) for dtype in (torch.float16, torch.float32))
     assert half.isfinite().all()
     torch.testing.assert_close(half, full, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("adjoint", [ImplicitAdjoint(), PhantomGradient(2), UnrolledAdjoint()], ids=repr)
+def test_gradients_through_what_overflows_are_those_of_float32(adjoint):
+    prior, found = DiffusersDenoiser(overflowing_unet(), NoiseSchedule.linear()), []
+    for dtype in ("float16", "float32"):
+        y = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        options = {"steps": 3, "solver": "picard", "tolerance": 0.0, "dtype": dtype, "device": "cpu"}
+        image = Restorer(prior, operators.SuperResolution(2), **options).restore(y, adjoint=adjoint).image
+        (image * torch.linspace(-1, 1, image.numel()).view_as(image)).sum().backward()
+        found.append(y.grad)
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+
+
+def test_a_gradient_beside_an_image_that_overflows_is_that_of_half_precision():
+    def network(x, timesteps):
+        if torch.is_autocast_enabled("cpu"):
+            squared = (x.half() * x.half()).float()
+            return squared / (1 + squared)
+        return x
+
+    x = torch.ones(3, 1, 1, 1)
+    x[1] = 300
+    x.requires_grad_()
+    in_precision(network, torch.float16, x, torch.zeros(3))[[0, 2]].sum().backward()
+    assert x.grad.flatten().tolist() == [0.5, 0.0, 0.5]
 
 
 def test_only_the_images_that_overflow_are_repeated():

@@ -159,3 +159,14 @@ def test_the_hash_of_contents_sees_names_and_bytes(tmp_path):
         hashes.append(content_hash(folder))
         hashes.append(content_hash(folder / name))
     assert len(set(hashes)) == 5 and hashes[3] == hashes[5]
+
+
+def test_a_line_that_a_full_disk_cut_short_does_not_spoil_the_next(folder, source):
+    manifest = open_manifest(folder, SETTINGS)
+    about = {"file": str(source), "status": "converged"}
+    manifest.publish(folder / "a.png", b"one", identity(source), about)
+    with manifest.path.open("ab") as file:
+        file.write(b'{"file": "b.png", "sta')  # what a write that fails in the middle leaves
+    manifest.publish(folder / "c.png", b"three", identity(source), about)
+    assert sorted(read_records(folder)) == ["a.png", "c.png"]
+    assert len(manifest.path.read_bytes().splitlines()) == 3

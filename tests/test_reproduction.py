@@ -97,7 +97,7 @@ def test_a_small_difference_is_measured_against_the_limit(deqir, run):
         (lambda record: record.update(job=None), "does not say where its prior came from"),
         (lambda record: record.update(warm_start=True), "began from the frame before it"),
         (lambda record: record.update(file_sha256="0"), "the file was changed since"),
-        (lambda record: record.update(file="gone.png"), "gone.png cannot be read"),
+        (lambda record: record.update(file="gone.png"), "gone.png does not exist"),
         (lambda record: record["job"]["options"].update(device="cuda:9"), "not available"),
         (lambda record: record.update(error="x"), "it failed when it was recorded"),
         (lambda record: record.pop("job"), "not complete or damaged"),
@@ -169,3 +169,147 @@ def test_settings_of_the_page_are_sent_to_restore(deqir, tmp_path):
     saved.write_text(json.dumps({"settings": {}, "result": {"status": "converged"}}))
     code, _, err = deqir("verify", saved)
     assert code == 1 and f"use deqir restore PHOTO --config {saved}" in sentence(err)
+
+
+HOSTILE = {"restore": {"task": "sr", "scale": 2, "solver": "serial"}, "degrade": {"task": "sr"}, "priors": {}, "": {}}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_record_runs_no_other_command_and_writes_nowhere(deqir, photo, tmp_path, prior_folder, name):
+    victim = tmp_path / "victim.json"
+    victim.write_text("mine")
+    options = HOSTILE[name] | {"steps": 2, "prior": str(prior_folder), "stats": str(victim), "overwrite": True}
+    record = tmp_path / "hostile" / "r.json"
+    record.parent.mkdir()
+    digest = hashlib.sha256(photo.read_bytes()).hexdigest()
+    about = {"file": str(photo), "file_sha256": digest, "status": "x", "outputs": {"photo.png": "00"}}
+    record.write_text(json.dumps(about | {"command": {"name": name, "options": options}}))
+    code, out, _ = deqir("verify", record)
+    assert code == 1 and f"not repeated: it is of the command {name!r}" in out
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"steps": "abc"}, "its options do not fit invert (Invalid value"),
+        ({"steps": {"a": 1}}, "not repeated"),
+        ({"steps": 0}, "steps"),
+        ({"out_dir": "elsewhere", "overwrite": True, "help": True, "photo": "x"}, ": identical"),
+        ({"unheard": "of"}, ": identical"),
+    ],
+)
+def test_options_of_a_record_are_taken_with_care(deqir, photo, tmp_path, monkeypatch, options, reason):
+    monkeypatch.chdir(tmp_path)
+    assert deqir("invert", photo, "--out", tmp_path / "o")[0] == 0
+    record = tmp_path / "o" / f"{photo.stem}.json"
+    content = json.loads(record.read_text())
+    content["command"]["options"].update(options)
+    record.write_text(json.dumps(content))
+    _, out, err = deqir("verify", record)
+    assert reason in out and len(out.splitlines()) == 1 and len(err.splitlines()) == 1
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record["job"]["options"].update(spacing={"a": 1}),
+        lambda record: record["job"]["options"].update(device=10**30),
+        lambda record: record["job"]["options"].update(tolerance=[1]),
+        lambda record: record["job"].update(seed={}),
+        lambda record: record.update(out="x" * 5000 + ".png", out_sha256="0"),
+        lambda record: record.update(file="/dev/zero"),
+    ],
+)
+def test_nonsense_in_a_record_is_said_in_one_line(deqir, run, change):
+    changed(run, change)
+    code, out, err = deqir("verify", run)
+    assert (code, len(out.splitlines()), len(err.splitlines())) == (0, 2, 1)
+    assert "not repeated: " in out
+
+
+def test_a_result_of_another_size_is_different(deqir, photo, tmp_path):
+    stats = tmp_path / "run.json"
+    deqir("restore", photo, "--task", "sr", "--scale", "2", "--out", tmp_path / "o", "--stats", stats)
+    changed(stats, lambda record: record["job"]["task_settings"].update(scale=3))
+    code, out, _ = deqir("verify", stats)
+    assert code == 1 and "different: in size" in out
+
+
+def test_values_that_are_not_finite_are_different(deqir, photo, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    deqir("invert", photo, "--out", tmp_path / "o")
+    record, noise = tmp_path / "o" / f"{photo.stem}.json", tmp_path / "o" / f"{photo.stem}-noise.safetensors"
+    for data in ({name: value * torch.nan for name, value in load_file(noise).items()}, None):
+        noise.write_bytes(b"damaged") if data is None else save_file(data, noise)
+        content = json.loads(record.read_text())
+        content["outputs"][noise.name] = hashlib.sha256(noise.read_bytes()).hexdigest()
+        record.write_text(json.dumps(content))
+        code, out, _ = deqir("verify", record)
+        assert code == 1 and ("different: in size or by values" if data else "is not a readable safetensors") in out
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_the_record_in_a_report_is_repeated(deqir, photo, tmp_path, folder):
+    pytest.importorskip("matplotlib")
+    source = tmp_path / "in"
+    source.mkdir()
+    moved = photo.rename(source / photo.name)
+    arguments = ("--task", "sr", "--scale", "2", "--out", tmp_path / "o", "--report", "--solver", "serial")
+    code, _, err = deqir("restore", source if folder else moved, *arguments)
+    assert code == 0, err
+    report = tmp_path / "o" / f"{photo.stem}-report"
+    for named in (report / "run.json", report):
+        code, out, err = deqir("verify", named)
+        assert code == 0 and ": identical" in out, out + err
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_mask_that_was_changed_is_named(deqir, photo, tmp_path, folder):
+    source, mask, stats = tmp_path / "in", tmp_path / "mask.png", tmp_path / "run.json"
+    source.mkdir()
+    photo = photo.rename(source / photo.name)
+    Image.fromarray(np.arange(19 * 21, dtype=np.uint8).reshape(19, 21) // 128 * 255).save(mask)
+    arguments = ("--task", "inpaint", "--mask", mask, "--solver", "serial", "--out", tmp_path / "o", "--stats", stats)
+    code, _, err = deqir("restore", source if folder else photo, *arguments)
+    assert code == 0, err
+    assert ": identical" in deqir("verify", stats)[1]
+    Image.new("L", (21, 19), 255).save(mask)
+    code, out, _ = deqir("verify", stats)
+    assert code == 1 and f"not repeated: the file {mask} was changed since" in out
+
+
+def test_a_guide_that_was_changed_is_named(deqir, photo, tmp_path):
+    guide = tmp_path / "guide.png"
+    Image.new("RGB", (21, 19)).save(guide)
+    arguments = ("--task", "denoise", "--noise", "0.1", "--guide", guide, "--iterations", "1", "--solver", "serial")
+    code, _, err = deqir("optimize", photo, *arguments, "--out", tmp_path / "o")
+    assert code == 0, err
+    record = tmp_path / "o" / f"{photo.stem}.json"
+    assert ": identical" in deqir("verify", record)[1]
+    Image.new("RGB", (21, 19), (200, 0, 0)).save(guide)
+    assert f"the file {guide} was changed since" in deqir("verify", record)[1]
+
+
+def test_a_window_that_auto_chose_is_repeated(photo, tmp_path, prior_folder, monkeypatch):
+    from deqir import restoration
+    from deqir.choice import SolverChoice
+    from deqir.jobs import RestoreJob
+    from deqir.reproduction import Outcome, verify_record
+
+    def chosen(chain, window=None, bounded=False):
+        return SolverChoice("preconditioned", "forced", 4)
+
+    seen, options = [], {"steps": 20, "solver": "auto", "device": "cpu"}
+    origin = {"source": str(prior_folder)}
+    job = RestoreJob(load_prior(prior_folder), {"name": "sr", "scale": 2}, options, origin=origin, bits=16)
+    with monkeypatch.context() as patched:
+        patched.setattr(restoration, "choose_solver", chosen)
+        record = job.run(photo, tmp_path / "o.png")
+    assert record["window"] == 4
+    plain = Restorer._restore
+    monkeypatch.setattr(Restorer, "_restore", lambda self, *rest: (seen.append(self.window), plain(self, *rest))[1])
+    assert verify_record(json.loads(json.dumps(record))).outcome is Outcome.IDENTICAL
+    assert seen == [4]

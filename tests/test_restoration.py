@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -327,3 +330,72 @@ def test_a_list_of_timesteps_is_the_chain(network):
         for spacing in ("uniform", (999, 500, 0))
     )
     torch.testing.assert_close(listed, evenly, rtol=0, atol=0)
+
+
+class Replying(SmoothDenoiser):
+    """A denoiser whose answer is spoilt by ``spoil``."""
+
+    def __init__(self, spoil):
+        super().__init__()
+        self.spoil = spoil
+
+    def __call__(self, x, timesteps):
+        return self.spoil(super().__call__(x, timesteps))
+
+
+SPOILT = {
+    "nothing": (lambda predicted: None, "gave NoneType for"),
+    "numpy": (lambda predicted: predicted.numpy(), "gave ndarray for"),
+    "one number": (lambda predicted: predicted.mean(), r"gave \(\) for"),
+    "too few": (lambda predicted: predicted[:-1], r"for \d+ images"),
+    "one channel": (lambda predicted: predicted[:, :1], r"gave \(\d+, 1, 8, 8\) for noisy images \(\d+, 3, 8, 8\)"),
+}
+
+
+@pytest.mark.parametrize("solver", ["serial", "picard"])
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_denoiser_that_gives_another_thing_is_refused(name, solver):
+    spoil, message = SPOILT[name]
+    _, y = observe(OPERATORS["sr"])
+    with pytest.raises(ShapeError, match=message):
+        Restorer(Replying(spoil), OPERATORS["sr"], steps=4, solver=solver, dtype="float64").restore(y)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 2.5}, "steps is 2.5; give a whole number"),
+        ({"steps": True}, "steps is True; give a whole number"),
+        ({"window": 1.5}, "window is 1.5; give a whole number"),
+        ({"max_sweeps": 1.5}, "max_sweeps is 1.5; give a whole number"),
+        ({"travel_length": "2"}, "travel_length is '2'; give a whole number"),
+        ({"eta": "x"}, "eta is 'x'; give a number"),
+        ({"noise": None}, "noise is None; give a number"),
+        ({"tolerance": True}, "tolerance is True; give a number"),
+        ({"average": [1, 2]}, r"average is \[1, 2\]; give a number"),
+    ],
+)
+def test_options_that_are_no_numbers_are_refused(options, message):
+    with pytest.raises(OptionError, match=message):
+        Restorer(SmoothDenoiser(), OPERATORS["sr"], **{"steps": 4, **options})
+
+
+def test_numpy_numbers_are_numbers():
+    _, y = observe(OPERATORS["sr"])
+    plain = Restorer(SmoothDenoiser(), OPERATORS["sr"], steps=4, solver="picard", window=2, dtype="float64")
+    numpy = replace(plain, steps=np.int64(4), window=np.int32(2), eta=np.float64(plain.eta))
+    expected = plain.restore(y, 3).image
+    for seed in (np.int64(3), [np.int64(3), 4], np.array([3, 4]), torch.tensor(3)):
+        assert torch.equal(numpy.restore(y, seed).image, expected)
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", None, ["a", 1], True, {}, [[1], [2]]])
+def test_a_seed_that_is_none_is_refused(seed):
+    _, y = observe(OPERATORS["sr"])
+    with pytest.raises(OptionError, match="seed"):
+        Restorer(SmoothDenoiser(), OPERATORS["sr"], steps=2, solver="serial").restore(y, seed)
+
+
+def test_an_observation_that_is_no_tensor_is_refused():
+    with pytest.raises(ShapeError, match="of type ndarray; give a tensor"):
+        Restorer(SmoothDenoiser(), OPERATORS["sr"], steps=2).restore(np.zeros((1, 3, 4, 4)))

@@ -110,3 +110,30 @@ def test_a_last_state_that_stands_still_by_chance_does_not_end_the_solve(solver,
     assert found.status == (Status.CONVERGED,)
     assert found.stats.sweeps[0] < steps
     assert float((found.image - exact.image).square().mean().sqrt()) * 255 <= 0.5
+
+
+@pytest.mark.parametrize("solver", ["picard", "anderson", "triangular", "preconditioned"])
+def test_what_is_called_converged_is_not_estimated_beyond_the_tolerance(solver):
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        truth = torch.rand(1, 3, 8, 8, dtype=torch.float64, generator=generator)
+        options = {"steps": 8 + seed, "eta": 0.85 * (seed % 2), "solver": solver, "dtype": "float64", "device": "cpu"}
+        denoiser = SmoothDenoiser(bend=(0.0, 0.2, 0.5)[seed % 3])
+        operator = OPERATORS["sr"]
+        result = Restorer(denoiser, operator, tolerance=0.5, **options).restore(operator.forward(truth), seed)
+        assert result.status == (Status.CONVERGED,)
+        assert float(result.estimated_error[0]) <= 0.5
+
+
+def test_an_end_by_the_residuals_alone_reports_no_more_than_the_tolerance():
+    """The last residual grows again from nearly nothing, which no extrapolation trusts, yet all are within theirs."""
+    moves = iter([1.0, 1e-9, 1e-3, 0.4])
+
+    def causal_map(states, prefix, stop):
+        return states + next(moves)
+
+    start, tolerances = torch.zeros(9, 1, 1, dtype=torch.float64), torch.full((9,), 0.5, dtype=torch.float64)
+    tolerances[0], tolerances[-1] = 0.3, 0.5
+    solution = solve(Picard(), causal_map, start, tolerances)
+    assert solution.status == (Status.CONVERGED,)
+    assert float(solution.errors[0]) <= 0.5

@@ -84,6 +84,15 @@ FLAGS = [
         ({"iterations": 31}, "iterations is 31; choose from 1 to 30"),
         ({"task": {"name": "inpaint", "mask": "detect"}}, "mask is 'detect'; choose one of random"),
         ({"task": {"name": "old-photo", "mask": "/etc/passwd"}, "steps": 5}, "mask is '/etc/passwd'"),
+        ({"task": {"name": "sr", "scale": 600}, "side": 64}, "scale is 600, more than the 64 pixels"),
+        ({"task": {"name": "old-photo", "scale": 65, "mask": "box"}, "side": 64, "steps": 5}, "scale is 65, more than"),
+        ({"task": {"name": "inpaint", "mask_seed": 10**30}}, "the setting mask_seed is no number in reach"),
+        ({"task": {"name": "inpaint", "mask_seed": -1}}, "mask_seed is -1; choose from 0"),
+        ({"noise": 10**400}, "the setting noise is no number in reach"),
+        ({"noise": float("inf")}, "the setting noise is no number in reach"),
+        ({"tolerance": 10**5000}, "the setting tolerance is no number in reach"),
+        ({"eta": float("nan")}, "the setting eta is no number in reach"),
+        ({"tile": 10**30}, "the setting tile is no number in reach"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(given, message):

@@ -1,6 +1,6 @@
 """``python -m deqir``."""
 
-from deqir.cli import main
+from deqir.entry import main
 
 if __name__ == "__main__":
     main()

@@ -84,11 +84,7 @@ class ImplicitAdjoint(Adjoint):
         if self.report is not None:
             self.report(solved)
         for image in (asked.flatten().cpu() & (solved.broken >= 0)).nonzero().flatten().tolist():
-            state = len(chain) - 1 - int(solved.broken[image])
-            raise NonFiniteError(
-                f"the gradient of image {image} is NaN or infinite from timestep "
-                f"{int(chain.step.levels.timesteps[state])} on; check the loss, the prior and the dtype"
-            )
+            raise _broken_gradient(chain, image, len(chain) - 1 - int(solved.broken[image]))
         return torch.where(asked, scale * torch.cat([solved.states.flip(0), scaled[-1:]]), 0)
 
     def _solve(self, adjoint: CostateChain) -> Solution:
@@ -123,7 +119,8 @@ class PhantomGradient(Adjoint):
     """The gradient through ``steps`` damped sweeps ``X <- (1 - damping) X + damping F(X)`` at the solution.
 
     The published choice (DeqIR, arXiv 2311.11600, sec. 3.3; Geng et al. 2021, arXiv 2111.05177). Its direction
-    approximates the exact one; ``steps`` 1 and ``damping`` 1 is the one-step gradient.
+    approximates the exact one; ``steps`` 1 and ``damping`` 1 is the one-step gradient. The backward pass raises
+    NonFiniteError where a gradient is not finite.
     """
 
     steps: int = 1
@@ -139,11 +136,12 @@ class PhantomGradient(Adjoint):
         with torch.no_grad():
             solved = solve_forward()
         states, stop = solved.states.detach(), _wanted(chain, solved.broken >= 0)
-        prefix, tracked = len(chain) - stop, _checkpointed(chain)
+        watch = _GradientWatch(chain)
+        prefix, tracked = len(chain) - stop, _checkpointed(watch.from_noise())
         for _ in range(self.steps):
-            swept = tracked.sweep(states, prefix, torch.full_like(stop, len(chain)))
+            swept = tracked.sweep(watch.inner(states, 1), prefix, torch.full_like(stop, len(chain)))
             states = (1 - self.damping) * states + self.damping * swept
-        return replace(solved, states=solved.states + (states - states.detach()))
+        return replace(solved, states=watch.outer(solved.states + (states - states.detach())))
 
 
 @dataclass(frozen=True)
@@ -151,14 +149,72 @@ class UnrolledAdjoint(Adjoint):
     """Backpropagation through the serial chain, which is walked whatever the solver: the reference.
 
     With ``checkpointing`` every network call is repeated in the backward pass, and memory is that of the states and
-    of one call; without, that of S calls.
+    of one call; without, that of S calls. The backward pass raises NonFiniteError where a gradient is not finite.
     """
 
     checkpointing: bool = True
 
     def solution(self, chain: SamplingChain, solve_forward: Solve) -> Solution:
+        watch = _GradientWatch(chain)
+        watched = watch.from_noise()
         with torch.enable_grad():
-            return serial_solution(_checkpointed(chain) if self.checkpointing else chain, keep=True)
+            walked = _checkpointed(watched) if self.checkpointing else watched
+            solution = serial_solution(walked, True, watch.state)
+        return replace(solution, states=watch.outer(solution.states))
+
+
+class _GradientWatch:
+    """Looks at the gradients of the states x_0 .. x_S of ``chain`` as they come back through it.
+
+    Images that the loss leaves out have none, whatever the network's derivative; NonFiniteError where another one's
+    is not finite.
+    """
+
+    def __init__(self, chain: SamplingChain):
+        self.chain = chain
+        self.asked: Tensor | None = None
+
+    def from_noise(self) -> SamplingChain:
+        """The chain, its initial noise watched; the tensor that the caller gave stays as it is."""
+        noise = self.chain.initial_noise
+        return replace(self.chain, initial_noise=self.inner(noise.view_as(noise)[None], 0)[0])
+
+    def inner(self, states: Tensor, first: int) -> Tensor:
+        """Watch ``states`` (N, B, C, H, W), the first of which is x_``first``; returns them."""
+        if states.requires_grad:
+            states.register_hook(partial(self._checked, first))  # type: ignore[no-untyped-call]
+        return states
+
+    def state(self, number: int, state: Tensor) -> None:
+        """Watch x_``number`` (B, C, H, W)."""
+        if state.requires_grad:
+            state.register_hook(lambda gradient: self._checked(number, gradient[None])[0])  # type: ignore[no-untyped-call]
+
+    def outer(self, states: Tensor) -> Tensor:
+        """Watch the solution x_1 .. x_S, whose gradient is that of the loss; returns it."""
+        if states.requires_grad:
+            states.register_hook(self._begun)  # type: ignore[no-untyped-call]
+        return states
+
+    def _begun(self, direct: Tensor) -> Tensor:
+        self.asked = (direct != 0).flatten(2).any(2).any(0)
+        return self._checked(1, direct)
+
+    def _checked(self, first: int, gradient: Tensor) -> Tensor:
+        asked = torch.ones_like(gradient[0, :, 0, 0, 0], dtype=torch.bool) if self.asked is None else self.asked
+        lost = ~gradient.isfinite().flatten(2).all(2) & asked
+        if bool(lost.any()):
+            state, image = lost.nonzero()[-1].tolist()
+            raise _broken_gradient(self.chain, image, min(first + state, len(self.chain) - 1))
+        return torch.where(asked.view(1, -1, 1, 1, 1), gradient, 0)
+
+
+def _broken_gradient(chain: SamplingChain, image: int, step: int) -> NonFiniteError:
+    timestep = int(chain.step.levels.timesteps[step])
+    return NonFiniteError(
+        f"the gradient of image {image} is NaN or infinite from timestep {timestep} on; "
+        "check the loss, the prior and the dtype"
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from deqir.errors import OptionError
+from deqir.errors import OptionError, ShapeError
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """``network(x, timesteps)``: one result for each of N images ``x`` (N, ...) at ``timesteps`` (N,)."""
@@ -84,7 +84,8 @@ class Batcher:
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """The network's results for ``x`` (N, C, H, W) at ``timesteps`` (N,), in the order of ``x``.
 
-        Raises what the network raises, its lack of memory only where one image does not fit.
+        Raises what the network raises, its lack of memory only where one image does not fit, and ShapeError where it
+        gives no tensor with as many results.
         """
         limit, done = self.limit(x, len(x)), 0
         parts: list[Tensor] = []
@@ -117,11 +118,15 @@ class Batcher:
     def _attempt(self, x: Tensor, timesteps: Tensor) -> Tensor | None:
         """One network call; None where several images were too many for the memory."""
         try:
-            return self.network(x, timesteps)
+            result: object = self.network(x, timesteps)
         except (RuntimeError, MemoryError) as error:
             if len(x) == 1 or not is_out_of_memory(error):
                 raise
-        return None
+            return None
+        if not isinstance(result, Tensor) or result.ndim == 0 or len(result) != len(x):
+            shown = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise ShapeError(f"the network gave {shown} for {len(x)} images; let it return a tensor with one of each")
+        return result
 
     def _halve(self, failed: int, device: torch.device) -> int:
         """Half of the ``failed`` images is the limit from now on; the failed call's traceback must be gone already."""

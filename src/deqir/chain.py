@@ -65,8 +65,17 @@ class SamplingChain:
         return replace(self, step=step, initial_noise=first_state, shared_batcher=self.batcher)
 
     def predict(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        """The predicted noise in ``x`` (N, C, H, W) at ``timesteps`` (N,), at most ``max_batch`` at a time."""
-        return self.batcher(x, timesteps)
+        """The predicted noise in ``x`` (N, C, H, W) at ``timesteps`` (N,), at most ``max_batch`` at a time.
+
+        Raises ShapeError where the denoiser gives another shape.
+        """
+        predicted = self.batcher(x, timesteps)
+        if predicted.shape != x.shape:
+            raise ShapeError(
+                f"the prior gave {tuple(predicted.shape)} for noisy images {tuple(x.shape)}; "
+                "let it return the predicted noise in that shape"
+            )
+        return predicted
 
     def sample(
         self,

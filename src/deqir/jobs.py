@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deqir.images import DEEP_SUFFIXES, frame_count, read_image, write_image
+from deqir.manifest import content_hashes
 from deqir.observations import Observation, write_observation
 from deqir.old_photo import TRAVEL
 from deqir.operators import Denoising
@@ -156,7 +158,13 @@ class RestoreJob:
     def _origin(self, file: Path, problem: Problem, target: Path) -> Record:
         """What it takes to make ``target`` again and to compare it."""
         hashes = {"file_sha256": file_hash(file), "out": str(target), "out_sha256": file_hash(target)}
-        return {"depth": self.depth(problem, target), "job": self.settings(), **hashes}
+        about = {"depth": self.depth(problem, target), "job": self.settings(), "contents": self._contents}
+        return {**about, **hashes}
+
+    @cached_property
+    def _contents(self) -> dict[str, str]:
+        """The hashes of the files that the prior and the task name, by path."""
+        return content_hashes([(self.origin or {}).get("source"), *self.task_settings.values()])
 
 
 def write_mask(target: Path, problem: Problem) -> Record:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from deqir.errors import OutputError
 from deqir.images import existing_file, staged
@@ -70,9 +70,11 @@ class Manifest:
         return line
 
     def _append(self, line: Record) -> None:
+        """Add ``line``, on a line of its own also behind one that a full disk has cut short."""
+        data = (json.dumps(line, allow_nan=False) + "\n").encode()
         try:
-            with self.path.open("ab") as file:
-                file.write((json.dumps(line, allow_nan=False) + "\n").encode())
+            with self.path.open("ab+") as file:
+                file.write(data if ends_whole(file) else b"\n" + data)
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written ({error.strerror}); free space and run again") from None
 
@@ -97,9 +99,6 @@ def open_manifest(
                 old.unlink(missing_ok=True)
     existing = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
     finished = {} if overwrite else _finished(folder, settings, existing)
-    if writable and path.exists() and not path.read_bytes().endswith(b"\n"):
-        with path.open("ab") as file:  # the process before was killed in the middle of a line
-            file.write(b"\n")
     return Manifest(path, settings, finished, existing, overwrite, writable)
 
 
@@ -115,6 +114,14 @@ def read_records(folder: Path) -> dict[str, Record]:
             if record is not None and ("error" not in record or "error" in found.get(record["out"], record)):
                 found[record["out"]] = record
     return found
+
+
+def ends_whole(file: BinaryIO) -> bool:
+    """Whether ``file``, open for reading and appending, is empty or ends with a whole line."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def whole(folder: Path, line: Record) -> Record:
@@ -140,6 +147,12 @@ def content_hash(path: Path) -> str:
             while chunk := opened.read(2**20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def content_hashes(named: Iterable[object]) -> dict[str, str]:
+    """The hash of everything in ``named`` that is the path of a file or folder, by that path."""
+    paths = (name for name in named if isinstance(name, str) and os.path.exists(name))
+    return {name: content_hash(Path(name)) for name in paths}
 
 
 def _finished(folder: Path, settings: Mapping[str, Any], existing: Mapping[str, int]) -> dict[str, Record]:

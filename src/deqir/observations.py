@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from deqir.errors import ImageReadError, NonFiniteError, OptionError, ShapeError
@@ -23,6 +24,8 @@ from deqir.images import (
     write_image,
 )
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MOST_AXES = 8
 _TENSOR_KEY = "value"
 
 
@@ -95,11 +98,13 @@ def _read_safetensors(path: Path) -> Tensor:
         tensors = load_file(existing_file(path))
     except PermissionError as error:
         raise forbidden(path) from error
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise ImageReadError(f"{path} is not a readable safetensors file; it may be cut off, write it again") from error
     value = tensors.get(_TENSOR_KEY)
-    if value is None or not value.is_floating_point() or value.numel() == 0:
+    if value is None or value.dtype not in FLOATS or value.numel() == 0:
         raise ImageReadError(f"{path} holds no float tensor named {_TENSOR_KEY!r}; name a file written by deqir")
+    if value.ndim > MOST_AXES:
+        raise ImageReadError(f"{path} holds a tensor of {value.ndim} axes; write one of (C, H, W) or (measurements,)")
     if not value.isfinite().all():
         raise ImageReadError(f"{path} holds NaN or infinite values; write the observation again")
     return value

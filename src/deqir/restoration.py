@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deqir.adjoints import Adjoint
+from deqir.arguments import real_number, whole_number
 from deqir.averaging import EstimateMean, averaged_steps
 from deqir.batching import MaxBatch, checked_max_batch, is_out_of_memory
 from deqir.chain import SamplingChain, serial_solution
@@ -79,6 +80,11 @@ class Restorer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operator", as_operator(self.operator))
+        for name in ("steps", "max_sweeps", "window", "travel_length", "travel_repeat"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        for name in ("eta", "noise", "tolerance", "average"):
+            real_number(name, getattr(self, name))
         if self.dtype not in DTYPES:
             raise OptionError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
         if not isinstance(self.solver, FixedPointSolver) and self.solver not in get_args(SolverName):
@@ -145,7 +151,10 @@ class Restorer:
 
         Raises OptionError where the number of seeds is not that of the observations.
         """
-        seeds = [seed + b for b in range(len(y))] if isinstance(seed, int) else list(seed)
+        if isinstance(seed, Iterable) and not isinstance(seed, str) and getattr(seed, "ndim", 1):
+            seeds = [whole_number("seed", one) for one in seed]
+        else:
+            seeds = [whole_number("seed", seed) + b for b in range(len(y))]
         if len(seeds) != len(y):
             raise OptionError(f"{len(seeds)} seeds for {len(y)} observations; give one seed an observation")
         _, height, width = self.operator.image_shape(tuple(y.shape[1:]))
@@ -359,6 +368,8 @@ def _limits(chain: SamplingChain) -> tuple[int, int, int | None]:
 
 
 def _checked(y: Tensor) -> Tensor:
+    if not isinstance(y, Tensor):
+        raise ShapeError(f"the observation is of type {type(y).__name__}; give a tensor, as torch.from_numpy makes one")
     if y.ndim < 2 or not y.numel():
         raise ShapeError(f"the observation has shape {tuple(y.shape)}; give a batch (B, C, H, W) or (B, measurements)")
     if not y.is_floating_point():

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from moments import at_call, send
 
+from deqir.cli.termination import terminated_as_interrupt
 from deqir.images import read_image
 
 SIGNALS = [(number, seed) for number in (signal.SIGINT, signal.SIGTERM) for seed in range(20)]
@@ -129,3 +131,105 @@ def test_sigterm_ends_a_real_process(photo, tmp_path, prior_folder):
     assert "interrupted after" in err
     assert "Traceback" not in err
     assert 2 <= len(json.loads((tmp_path / "s.json").read_text())) < 30
+
+
+DURING_IMPORT = """
+import os, sys
+import deqir.entry
+
+class Sender:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {number})
+
+sys.meta_path.insert(0, Sender())
+sys.argv = ["deqir", *{arguments!r}]
+deqir.entry.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        ("typer", signal.SIGINT),
+        ("rich.console", signal.SIGTERM),
+        ("torch", signal.SIGINT),
+        ("diffusers.models.unets.unet_2d", signal.SIGINT),
+        ("deqir.items", signal.SIGTERM),
+    ],
+)
+def test_a_signal_during_an_import(photo, tmp_path, prior_folder, module, number):
+    arguments = ["restore", photo, "--task", "sr", "--out", tmp_path / "o", "--prior", prior_folder, "--steps", "900"]
+    code = DURING_IMPORT.format(module=module, number=int(number), arguments=[str(one) for one in arguments])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, preexec_fn=minded)
+    assert done.returncode == CODES[number], done.stderr
+    assert "Traceback" not in done.stderr and "Failed to import" not in done.stderr
+    assert not list(tmp_path.glob("o/*.png"))
+
+
+def minded():
+    """A background job ignores SIGINT, and so would everything it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGINT, 0.6), (signal.SIGTERM, 1.5), (signal.SIGINT, 3.0)])
+def test_a_signal_to_a_process_that_begins(photo, tmp_path, prior_folder, number, seconds):
+    command = [sys.executable, "-m", "deqir", "restore", photo, "--task", "sr", "--out", tmp_path / "o",
+               "--prior", prior_folder, "--steps", "900", "--solver", "serial"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=minded) as run:
+        time.sleep(seconds)
+        run.send_signal(number)
+        _, err = run.communicate(timeout=600)
+    assert run.returncode == CODES[number], err
+    assert "Traceback" not in err and "Failed to import" not in err
+
+
+SLOW = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(0.2)
+except BaseException as error:
+    raise RuntimeError("Failed to import") from error
+finished.append(True)
+"""
+
+
+def ended_by(body):
+    """The exit code of a run of ``body``, while Ctrl-C is minded."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with terminated_as_interrupt():
+            body()
+    except SystemExit as ended:
+        return ended.code
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_import_is_finished_before_a_signal_ends_the_run(tmp_path, monkeypatch, name):
+    finished = []
+    (tmp_path / "slow_import.py").write_text("from builtins import finished\n" + SLOW.format(name=name))
+    monkeypatch.setattr("builtins.finished", finished, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "slow_import", raising=False)
+
+    def body():
+        import_module("slow_import")
+        time.sleep(60)
+
+    started = time.monotonic()
+    assert ended_by(body) == CODES[signal.Signals[name]]
+    assert finished == [True]
+    assert time.monotonic() - started < 50
+
+
+def test_what_an_interrupt_has_become_on_its_way_does_not_matter():
+    def body():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("it is something else now") from None
+
+    assert ended_by(body) == 130

@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import struct
+import time
 import tracemalloc
 import zlib
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -14,14 +15,19 @@ import pytest
 import torch
 from PIL import Image
 from readers import CORPUS, READERS, SIZE, attempt, corpus_of, mutate, write_corpus
+from safetensors.torch import save_file
 
 from conftest import sentence
-from deqir.errors import DeqirError, ImageReadError, UnsupportedCheckpointError
-from deqir.images import read_image, read_photo
+from deqir.benchmark.journal import Journal
+from deqir.benchmark.plans import read_plan
+from deqir.errors import DeqirError, ImageReadError, OptionError, UnsupportedCheckpointError
+from deqir.images import frame_count, read_image, read_photo
 from deqir.images.png import with_chunk
+from deqir.items import frames
 from deqir.observations import read_observation
 from deqir.priors.checkpoint_file import read_checkpoint
 from deqir.priors.diffusers_folder import read_json
+from deqir.priors.networks import build_network
 from deqir.priors.scheduler_config import VARIANCE_EXPLODING, read_exploding_schedule, read_schedule
 
 INPUTS = 400
@@ -64,10 +70,6 @@ def test_mutated_files_are_read_or_refused(tmp_path, name):
 
 def png_of(width, height, compressed):
     """A PNG of one grey channel whose header claims ``width`` x ``height`` pixels."""
-
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
 
@@ -109,6 +111,103 @@ def test_a_gif_with_a_huge_later_frame_is_refused(tmp_path):
     (tmp_path / "film.gif").write_bytes(data)
     with pytest.raises(ImageReadError, match="a frame of more pixels than are allowed"):
         read_photo(tmp_path / "film.gif", 1)
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+
+
+def test_an_animation_that_claims_two_billion_frames_has_those_it_holds(tmp_path):
+    path = tmp_path / "film.png"
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0)
+    frame = struct.pack(">IIIIIHHBB", 0, 4, 4, 0, 0, 1, 1, 0, 0)
+    parts = {b"IHDR": header, b"acTL": struct.pack(">II", 2**31 - 1, 0), b"fcTL": frame,
+             b"IDAT": zlib.compress(bytes(20)), b"IEND": b""}  # fmt: skip
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts.items()))
+    listed = frames(path, tmp_path / "o.png")
+    assert len(listed) <= 3
+    assert read_photo(path).image.shape == (1, 4, 4)
+    with pytest.raises(ImageReadError):
+        read_photo(path, len(listed) - 1)
+    assert [frame_count(CORPUS / name) for name in ("film.png", "film.gif", "pages.tif", "grey.png")] == [3, 3, 3, 1]
+
+
+def test_directories_of_a_tiff_that_overlap_are_bounded(tmp_path):
+    entries, pages, first, step = 65535, 200, 8, 8
+    data = bytearray(first + pages * step + 2 + 12 * entries + 16)
+    data[:8] = b"II*\0" + struct.pack("<I", first)
+    for page in range(pages):
+        struct.pack_into("<H", data, first + page * step, entries)
+    for page in range(pages - 1):
+        struct.pack_into("<I", data, first + page * step + 2 + 12 * entries, first + (page + 1) * step)
+    path = tmp_path / "over.tif"
+    path.write_bytes(data)
+    started = time.process_time()
+    with pytest.raises(ImageReadError, match="directories have more than 500000 entries"):
+        frame_count(path)
+    assert time.process_time() - started < 10
+
+
+def tiff_of_two_sizes(first, second):
+    """A TIFF of 16-bit colour that says it is a square of side ``first``, and of side ``second``."""
+    packed = zlib.compress(bytes(first * first * 6), 9)
+    entries = [(256, first), (257, first), (258, 0), (259, 8), (262, 2), (273, 0), (277, 3), (278, first),
+               (279, len(packed)), (256, second), (257, second)]  # fmt: skip
+    bits = 8 + 2 + 12 * len(entries) + 4
+    values = {258: bits, 273: bits + 6}
+    data = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    for tag, value in entries:
+        kind, count = (3, 3) if tag == 258 else (4, 1)
+        data += struct.pack("<HHII", tag, kind, count, values.get(tag, value))
+    return data + bytes(4) + struct.pack("<HHH", 16, 16, 16) + packed
+
+
+def test_a_tiff_that_gives_its_size_twice_is_refused(tmp_path):
+    path = tmp_path / "dup.tif"
+    path.write_bytes(tiff_of_two_sizes(1200, 10))
+    for read in (lambda: read_image(path, 1000), lambda: read_photo(path)):
+        with pytest.raises(ImageReadError, match="it gives its width twice"):
+            read()
+
+
+DEEP = "[" * 100_000
+
+
+def test_json_and_yaml_that_are_nested_too_deeply_are_refused(tmp_path):
+    path = tmp_path / "deep"
+    path.write_text(DEEP)
+    with pytest.raises(UnsupportedCheckpointError, match="is not readable JSON"):
+        read_json(path)
+    for text in (DEEP[:20_000], "tasks: 2001-99-99"):
+        path.write_text(text)
+        with pytest.raises(OptionError, match=r"the plan .* cannot be read"):
+            read_plan(path)
+    path.write_text(f'{DEEP}\n{{"key": "one"}}\n')
+    assert Journal(path).read() == {"one": {"key": "one"}}
+
+
+@pytest.mark.parametrize("name", ["float8", "axes"])
+def test_observations_of_strange_tensors_are_refused(tmp_path, name):
+    value = torch.zeros(3, 4).to(torch.float8_e4m3fn) if name == "float8" else torch.zeros([1] * 60)
+    save_file({"value": value}, tmp_path / "y.safetensors")
+    data = (tmp_path / "y.safetensors").read_bytes()
+    if name == "axes":  # more than torch can hold
+        length = struct.unpack("<Q", data[:8])[0]
+        header = json.loads(data[8 : 8 + length])
+        header["value"]["shape"] = [1] * 100
+        text = json.dumps(header).encode()
+        data = struct.pack("<Q", len(text)) + text + data[8 + length :]
+        assert attempt(READERS["observation"], tmp_path / "y.safetensors") == "refused"
+    (tmp_path / "y.safetensors").write_bytes(data)
+    with pytest.raises(ImageReadError):
+        read_observation(tmp_path / "y.safetensors")
+
+
+def test_a_network_without_levels_is_refused():
+    with pytest.raises(UnsupportedCheckpointError, match="no UNet2DModel that can be built"):
+        build_network({"block_out_channels": [], "down_block_types": [], "up_block_types": []}, "config.json", 10**6)
+    with pytest.raises(UnsupportedCheckpointError, match="no UNet2DModel that can be built"):
+        build_network({"block_out_channels": []}, "config.json", 10**6)
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP", b"iTXt"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deqir.errors import OutputError
+from deqir.manifest import ends_whole
 
 Record = dict[str, Any]
 
@@ -35,7 +36,7 @@ class Journal:
         line = json.dumps({"key": key, **record}, allow_nan=False).encode() + b"\n"
         try:
             with self.path.open("ab+") as file:
-                file.write(b"" if _ends_whole(file) else b"\n")
+                file.write(b"" if ends_whole(file) else b"\n")
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
@@ -48,14 +49,6 @@ class Journal:
 def _record(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and isinstance(record.get("key"), str) else None
-
-
-def _ends_whole(file: Any) -> bool:
-    """Whether ``file``, open for appending, is empty or ends with a whole line."""
-    if file.seek(0, os.SEEK_END) == 0:
-        return True
-    file.seek(-1, os.SEEK_END)
-    return bool(file.read(1) == b"\n")

@@ -36,7 +36,7 @@ def read_plan(path: Path) -> dict[str, Any]:
 
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise OptionError(f"the plan {path} cannot be read ({reason}); give a YAML file") from None
     if not isinstance(settings, dict):

@@ -45,12 +45,12 @@ __all__ = [
 
 def main() -> None:
     """Run the command line; every error deqir raises on purpose is one sentence on standard error."""
-    try:
-        with terminated_as_interrupt():
+    with terminated_as_interrupt():
+        try:
             app()
-    except OptionError as error:
-        err.print(f"deqir: {error}")
-        sys.exit(USAGE)
-    except DeqirError as error:
-        err.print(f"deqir: {error}")
-        sys.exit(FAILURE)
+        except OptionError as error:
+            err.print(f"deqir: {error}")
+            sys.exit(USAGE)
+        except DeqirError as error:
+            err.print(f"deqir: {error}")
+            sys.exit(FAILURE)

@@ -17,7 +17,7 @@ def verify(
         Path,
         typer.Argument(
             readable=False,
-            help="Records of --stats, a folder of results, or the record of optimize, invert or explain.",
+            help="Records of --stats, a report, a folder of results, or the record of optimize, invert, explain.",
         ),
     ],
     grey_levels: Annotated[

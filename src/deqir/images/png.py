@@ -6,6 +6,7 @@ import struct
 import zlib
 from typing import BinaryIO
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = 33  # the signature, then the IHDR chunk
 
 
@@ -15,6 +16,19 @@ def png_depth(file: BinaryIO) -> tuple[int, int]:
     header = file.read(HEADER_END)
     file.seek(0)
     return header[24], header[25]
+
+
+def most_frames(file: BinaryIO) -> int:
+    """The frames that an animated PNG can have by what is in the file, which may be less than it claims."""
+    position, frames = len(SIGNATURE), 1
+    file.seek(position)
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        frames += kind == b"fcTL"
+        position += 12 + length
+        file.seek(position)
+    file.seek(0)
+    return frames
 
 
 def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:

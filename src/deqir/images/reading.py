@@ -16,7 +16,7 @@ from torch import Tensor
 from deqir.errors import ImageReadError
 from deqir.images.attachments import Attachments, kept_exif, rgb_from_cmyk
 from deqir.images.files import CONVERT, PILLOW_FORMATS, PIXEL_LIMIT, StrPath, limit_frames, opened, pixel_limit
-from deqir.images.png import png_depth
+from deqir.images.png import most_frames, png_depth
 from deqir.images.tiff import ORIENTATION, at_page, needs_cv2, page_offsets, tiff_tags, without_orientation
 
 Pixels = NDArray[Any]
@@ -59,7 +59,8 @@ def read_photo(path: StrPath, frame: int = 0, max_pixels: int | None = None) -> 
 def frame_count(path: StrPath, max_pixels: int | None = None) -> int:
     """The frames of an animated PNG, WebP or GIF, the pages of a TIFF without its previews; 1 for other images.
 
-    Raises ImageReadError for a file that cannot be read or has a later frame of more than ``max_pixels``.
+    An animated PNG that claims more frames than its file holds has one more than that, which cannot be read. Raises
+    ImageReadError for a file that cannot be read or has a later frame of more than ``max_pixels``.
     """
     limit = pixel_limit() if max_pixels is None else max_pixels
     with opened(path) as file:
@@ -68,7 +69,8 @@ def frame_count(path: StrPath, max_pixels: int | None = None) -> int:
                 return max(1, len(page_offsets(data)))
         with Image.open(file, formats=PILLOW_FORMATS) as image:
             limit_frames(limit)
-            return int(getattr(image, "n_frames", 1)) if image.format in _ANIMATED_FORMATS else 1
+            count = int(getattr(image, "n_frames", 1)) if image.format in _ANIMATED_FORMATS else 1
+            return min(count, most_frames(file) + 1) if image.format == "PNG" and count > 1 else count
 
 
 def _at_frame(file: BinaryIO, frame: int, name: str) -> BinaryIO:
@@ -89,6 +91,7 @@ def _decode(file: BinaryIO, frame: int, name: str, max_pixels: int) -> tuple[Pix
         _check_size(int(tags[256]), int(tags[257]), name, max_pixels)
         if needs_cv2(tags, name):
             pixels, alpha = _decode_with_cv2(without_orientation(file.read()), name)
+            _check_size(pixels.shape[1], pixels.shape[0], name, max_pixels)
             orientation, profile = int(tags.get(ORIENTATION, 1)), tags.get(_TIFF_PROFILE)
             kept = Attachments(icc_profile=profile if isinstance(profile, bytes) else None, bits=16)
             return _upright(pixels, orientation), _upright_or_none(alpha, orientation), kept
@@ -103,6 +106,7 @@ def _decode(file: BinaryIO, frame: int, name: str, max_pixels: int) -> tuple[Pix
         bits, colour_type = png_depth(file) if image.format == "PNG" else (8, 0)
         if bits == 16 and colour_type != 0 and not frame:
             pixels, alpha = _decode_with_cv2(file.read(), name)
+            _check_size(pixels.shape[1], pixels.shape[0], name, max_pixels)
             pixels = pixels[..., 0] if colour_type == 4 else pixels  # grey with alpha
         else:
             pixels, alpha = _decode_with_pillow(image, tags, profile, name), _opacity(image)

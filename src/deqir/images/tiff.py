@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from mmap import mmap
@@ -15,7 +16,9 @@ from deqir.images.files import CONVERT
 
 ORIENTATION = 274
 SUBFILE_TYPE = 254
-MOST_PAGES = 10_000
+MOST_PAGES, MOST_ENTRIES = 10_000, 500_000
+DECISIVE = {256: "width", 257: "height", 258: "bits", 277: "channels", 322: "tile width", 323: "tile height"}
+"""Tags that decide how much memory the pixels take; where one is given twice, readers differ in which they follow."""
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -28,10 +31,23 @@ def tiff_tags(file: BinaryIO) -> dict[int, Any] | None:
     if b"+" in header[:4]:
         header += file.read(8)
     directory = TiffImagePlugin.ImageFileDirectory_v2(header)
-    file.seek(directory.next)
+    start = directory.next
+    file.seek(start)
     directory.load(file)
+    _refuse_repeated(file, _Layout.of(header), start)
     file.seek(0)
     return dict(directory)
+
+
+def _refuse_repeated(file: BinaryIO, layout: _Layout, start: int) -> None:
+    """Raise ValueError where a decisive tag is given twice in the directory that begins at ``start``."""
+    file.seek(start)
+    head = file.read(struct.calcsize(layout.counter))
+    directory = head + file.read(layout.entry * struct.unpack(layout.counter, head)[0])
+    tags = Counter(tag for tag, _ in layout.entries(directory, 0))
+    for tag, name in DECISIVE.items():
+        if tags[tag] > 1:
+            raise ValueError(f"it gives its {name} twice")
 
 
 def needs_cv2(tags: dict[int, Any], name: str) -> bool:
@@ -58,13 +74,19 @@ def without_orientation(data: bytes) -> bytes:
 
 
 def page_offsets(data: bytes | mmap) -> list[int]:
-    """Where the directory of every page of a TIFF begins; previews (pages of reduced resolution) are left out."""
-    layout = _Layout.of(data)
+    """Where the directory of every page of a TIFF begins; previews (pages of reduced resolution) are left out.
+
+    Raises ValueError where the directories, which may overlap, have more entries than any real file.
+    """
+    layout, room = _Layout.of(data), MOST_ENTRIES
     offsets: list[int] = []
     seen: set[int] = set()
     offset = layout.first(data)
     while offset and offset not in seen and len(seen) < MOST_PAGES:
         seen.add(offset)
+        room -= layout.count(data, offset)
+        if room < 0:
+            raise ValueError(f"its directories have more than {MOST_ENTRIES} entries")
         entries = list(layout.entries(data, offset))
         preview = any(tag == SUBFILE_TYPE and layout.value(data, position) & 1 for tag, position in entries)
         if not preview or not offsets:
@@ -103,11 +125,14 @@ class _Layout:
         """Where the first directory begins."""
         return int(struct.unpack_from(self.pointer, data, self.header)[0])
 
+    def count(self, data: bytes | mmap, offset: int) -> int:
+        """The number of entries of the directory at ``offset``."""
+        return int(struct.unpack_from(self.counter, data, offset)[0])
+
     def entries(self, data: bytes | mmap, offset: int) -> Iterator[tuple[int, int]]:
         """The tag and the position of every entry of the directory at ``offset``."""
-        (count,) = struct.unpack_from(self.counter, data, offset)
         start = offset + struct.calcsize(self.counter)
-        for position in range(start, start + count * self.entry, self.entry):
+        for position in range(start, start + self.count(data, offset) * self.entry, self.entry):
             yield struct.unpack_from(self.order + "H", data, position)[0], position
 
     def value(self, data: bytes | mmap, position: int) -> int:

@@ -171,18 +171,25 @@ def in_precision(call: Callable[..., Tensor], compute_dtype: torch.dtype, *input
     """``call(*inputs)`` (N, ...) for inputs of N entries, under autocast where ``compute_dtype`` is a half type.
 
     Entries that come out NaN or infinite there, as a float16 activation beyond 65504 makes them, are computed again
-    without autocast.
+    without autocast. Where the result can be differentiated, the others are computed once more without them: through
+    what overflowed even a gradient of zero would come back as NaN.
     """
     if compute_dtype not in HALF_TYPES:
         return call(*inputs)
     device = inputs[0].device.type
     with torch.autocast(device, compute_dtype):
         output = call(*inputs)
-    overflowed = (~output.isfinite()).flatten(1).any(1).nonzero().flatten()
+    lost = (~output.isfinite()).flatten(1).any(1)
+    overflowed, others = (rows.nonzero().flatten() for rows in (lost, ~lost))
     if not len(overflowed):
         return output
     with torch.autocast(device, enabled=False):
         repeated = call(*(values[overflowed] for values in inputs))
+    if output.requires_grad:
+        blank = torch.zeros_like(output)
+        del output
+        with torch.autocast(device, compute_dtype):
+            output = blank.index_copy(0, others, call(*(values[others] for values in inputs))) if len(others) else blank
     return output.to(repeated.dtype).index_copy(0, overflowed, repeated)
 
 

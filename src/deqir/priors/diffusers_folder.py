@@ -77,7 +77,7 @@ def read_json(file: Path) -> dict[str, Any]:
         raise UnsupportedCheckpointError(
             f"prior folder {file.parent} has no {file.name}; give a folder saved by diffusers"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnsupportedCheckpointError(f"{file} is not readable JSON ({error}); save the prior again") from None
     if not isinstance(content, dict):
         raise UnsupportedCheckpointError(f"{file} holds no JSON object; save the prior again")

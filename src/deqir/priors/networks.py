@@ -45,7 +45,7 @@ def build_network(config: Mapping[str, Any], source: str, max_parameters: int) -
             _set_stem(model, int(extras["stem_channels"]))
         for path, heads in extras.get("attention_heads", {}).items():
             _set_heads(model.get_submodule(path), heads)
-    except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UnsupportedCheckpointError(f"{source} describes no UNet2DModel that can be built: {reason}") from None
     if extras:

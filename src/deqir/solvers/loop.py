@@ -208,6 +208,8 @@ class _Loop:
         self.lasts.append(torch.where(follows & self.extrapolate, norms[-1], torch.inf))
         estimated = estimate_error(self.lasts, norms.amax(0), self.mixed)
         known = torch.where(self.complete & ~estimated.isfinite(), norms[-1], estimated)
+        bounded = torch.minimum(known, self.all_tolerances[-1])  # no state moves more: that ends the solve by itself
+        known = torch.where(self.complete, bounded, known)
         known = torch.where(self.sweeps == self.total, 0.0, known)
         self.errors = torch.where(active & ~self.failed, known, self.errors)
         accepted = active & reached & ~self.failed & (known <= self.all_tolerances[-1])

@@ -36,6 +36,17 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 }
 
 
+LARGEST = 2**32
+"""No number that makes sense is as large, seeds among them; larger ones overflow somewhere."""
+
+
+def _refuse_enormous(given: Mapping[str, Any]) -> None:
+    """Raise OptionError where a number in ``given`` is NaN or too large for any setting."""
+    for key, value in given.items():
+        if isinstance(value, (int, float)) and not -LARGEST < value < LARGEST:
+            raise OptionError(f"the setting {key} is no number in reach; choose one between -{LARGEST} and {LARGEST}")
+
+
 def refuse_whole(leave_alone: bool, findings: Mapping[str, Any]) -> None:
     """Raise OptionError where there is nothing to restore in a photo that was looked at."""
     if leave_alone:
@@ -109,6 +120,7 @@ class Settings:
             if not isinstance(value, kinds[key]) or (isinstance(value, bool) and kinds[key] != (bool,)):
                 raise OptionError(f"the setting {key} is {value!r}; give another kind of value")
         task = given.get("task", {"name": "sr"})
+        _refuse_enormous({**given, **(task if isinstance(task, Mapping) else {})})
         within = {name: min(getattr(cls, name), getattr(limits, name)) for name in ("steps", "side", "iterations")}
         within |= {"prior": priors[0]}
         settings = cls(**{**within, **given, "task": {"name": task} if isinstance(task, str) else task})
@@ -138,6 +150,11 @@ class Settings:
         if not isinstance(self.task, Mapping) or "name" not in self.task:
             raise OptionError(f"task is {self.task!r}; give its name, one of {', '.join(TASKS)}, or its settings")
         self._check_task(Task.from_settings({**self.task, **({"mask": "box"} if self.has_brush else {})}))
+        if self._enlarges and self._scale > self.side:
+            raise OptionError(
+                f"scale is {self._scale}, more than the {self.side} pixels of the restored image's longer side; "
+                "choose a smaller scale"
+            )
 
     def _check_travel(self, limits: Limits) -> None:
         old = self.task.get("name") == "old-photo" if isinstance(self.task, Mapping) else False
@@ -156,6 +173,8 @@ class Settings:
         for name, value, known in (("mask", task.mask, masks), ("blur", task.blur, tuple(BLURS))):
             if value not in known:
                 raise OptionError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+        if task.mask_seed < 0:
+            raise OptionError(f"mask_seed is {task.mask_seed}; choose from 0 to {LARGEST - 1}")
         if self.noise != AUTO:
             checked_noise(task, self.noise)
         elif self.simulate:
@@ -171,9 +190,15 @@ class Settings:
     @property
     def photo_side(self) -> int:
         """How long the photo's longer side may be: a damaged photo that is enlarged grows."""
-        grows = self.task["name"] in ("sr", "old-photo") and not self.simulate
-        scale = {**TASKS[self.task["name"]].defaults, **self.task}.get("scale", Task.scale)
-        return max(1, self.side // int(scale)) if grows else self.side
+        return self.side // self._scale if self._enlarges and not self.simulate else self.side
+
+    @property
+    def _enlarges(self) -> bool:
+        return self.task["name"] in ("sr", "old-photo")
+
+    @property
+    def _scale(self) -> int:
+        return int({**TASKS[self.task["name"]].defaults, **self.task}.get("scale", Task.scale))
 
     @property
     def tile_size(self) -> TileSize | str:
