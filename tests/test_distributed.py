@@ -1,4 +1,4 @@
-"""Two real processes with gloo on the loopback device: shares of files, and shares of one image's timesteps."""
+"""Two or three real processes with gloo on the loopback device: shares of files, and shares of one image's timesteps."""
 
 import signal
 
@@ -38,20 +38,22 @@ def solve_as_rank(folder):
     torch.save(found, folder / f"{rank.index}.pt")
 
 
-def test_sharing_timesteps_gives_what_one_process_gives(tmp_path):
-    assert finish(*ranks(solve_as_rank, tmp_path)) == [0, 0]
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+@pytest.mark.parametrize("count", [2, 3])
+def test_sharing_timesteps_gives_what_one_process_gives(tmp_path, count):
+    assert finish(*ranks(solve_as_rank, tmp_path, count=count)) == [0] * count
+    every = [torch.load(tmp_path / f"{rank}.pt") for rank in range(count)]
     for solver in ("serial", "preconditioned", "anderson", "picard"):
         tile = 8 if solver == "picard" else None
         alone = solved(SmoothDenoiser(), solver, tile=tile)
-        (image, (mine, gathers, sweeps, nfe)), (other, (theirs, *_)) = first[solver], second[solver]
+        image, (most, gathers, sweeps, nfe) = every[0][solver]
         torch.testing.assert_close(image, alone.image, rtol=0, atol=1e-12)
-        assert torch.equal(image, other)
+        assert all(torch.equal(image, found[solver][0]) for found in every)
         assert (sweeps, nfe) == (alone.stats.sweeps, alone.stats.nfe)
-        probes = 0 if solver == "serial" else 2  # is the network deterministic?
-        assert gathers == max(sweeps) + probes
-        assert mine + theirs == sum(nfe) + probes
-        assert 0 <= mine - theirs <= gathers
+        calls, probes = (0, 0) if solver == "serial" else (4, 5)  # is the network deterministic?
+        assert gathers == max(sweeps) + calls
+        shares = [found[solver][1][0] for found in every]
+        assert sum(shares) == sum(nfe) + probes
+        assert most == max(shares) and most - min(shares) <= (count - 1) * gathers
 
 
 def fail_as_rank(folder):
