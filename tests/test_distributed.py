@@ -1,13 +1,12 @@
-"""Two or three real processes with gloo on the loopback device: shares of files, and shares of one image's timesteps."""
+"""Two or three real processes with gloo on the loopback device: shares of files, and of one image's timesteps."""
 
 import signal
 
 import pytest
 import torch
-from torch import distributed
 
 from conftest import SmoothDenoiser, sentence
-from deqir import Restorer, operators
+from deqir import Restorer, distributed, operators
 from deqir.distributed import Rank, ShardedDenoiser, process_group
 from deqir.errors import OptionError, RankError
 from deqir.images import write_image
@@ -25,8 +24,8 @@ def solved(prior, solver="preconditioned", steps=7, tile=None):
 def solve_as_rank(folder):
     """What one of the processes does: solve with a shared network, count, and leave what it got."""
     rank, network, gathers = Rank.launched(), SmoothDenoiser(), []
-    gather = distributed.all_gather_into_tensor
-    distributed.all_gather_into_tensor = lambda *given, **named: gathers.append(1) or gather(*given, **named)
+    gather = distributed._all_gather
+    distributed._all_gather = lambda *given, **named: gathers.append(1) or gather(*given, **named)
     found = {}
     with process_group(rank, "cpu"):
         for solver, tile in (("serial", None), ("preconditioned", None), ("anderson", None), ("picard", 8)):
