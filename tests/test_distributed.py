@@ -10,7 +10,7 @@ from deqir import Restorer, distributed, operators
 from deqir.distributed import Rank, ShardedDenoiser, process_group
 from deqir.errors import OptionError, RankError
 from deqir.images import write_image
-from processes import command, finish, ranks, start, wait_for
+from processes import command, finish, held_command, ranks, start, wait_for
 
 OBSERVATION = torch.rand(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
@@ -127,10 +127,13 @@ def test_two_processes_restore_a_folder_like_one(photos, prior_folder, tmp_path,
 
 
 def test_a_process_that_dies_ends_the_job_which_goes_on_later(photos, prior_folder, tmp_path, capfd):
-    out, chosen = tmp_path / "out", ("--shard", "timesteps", "--solver", "picard", "--steps", "20")
-    first, second = ranks(command, *arguments(photos, prior_folder, out, *chosen))
+    out, killed = tmp_path / "out", tmp_path / "killed"
+    chosen = ("--shard", "timesteps", "--solver", "picard", "--steps", "20", "--together", "1")
+    first, second = ranks(held_command, 6, killed, *arguments(photos, prior_folder, out, *chosen))
     wait_for(lambda: images(out))
     second.kill()
+    second.join()
+    killed.touch()
     assert finish(first, second) == [1, -signal.SIGKILL]
     assert "process 0 lost another one" in sentence(capfd.readouterr().err.replace("deqir: interrupted", ""))
     before = images(out)
