@@ -2,7 +2,7 @@
 
     python scripts/dependencies.py --extras ui report --out dependencies.md
 
-It reads what the installed packages say of themselves and asks no service: known vulnerabilities are pip-audit's part.
+It reads what the installed packages say of themselves and asks no service; scripts/audit.py looks for vulnerabilities.
 The exit code is 1 where a package is missing or has a version that another refuses.
 """
 

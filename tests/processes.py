@@ -10,8 +10,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 from deqir.cli import main
+from deqir.restoration import Restorer
 
 TIMEOUT = 120
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
@@ -36,6 +38,23 @@ def command(*arguments: object) -> None:
     """``deqir`` with ``arguments`` in this process."""
     sys.argv = ["deqir", *map(str, arguments)]
     main()
+
+
+def held_command(images: int, release: Path, *arguments: object) -> None:
+    """``command``, which waits before image number ``images`` until the file ``release`` is there.
+
+    So it is never done before the file is, however late the one who makes it gets its turn.
+    """
+    restore, done = Restorer.restore, []
+
+    def wait_and_restore(*given, **named):
+        done.append(1)
+        if len(done) == images:
+            wait_for(release.exists)
+        return restore(*given, **named)
+
+    Restorer.restore = wait_and_restore
+    command(*arguments)
 
 
 def ranks(function: Callable[..., object], *arguments: object, count: int = 2):

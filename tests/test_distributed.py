@@ -1,17 +1,16 @@
-"""Two real processes with gloo on the loopback device: shares of files, and shares of one image's timesteps."""
+"""Two or three real processes with gloo on the loopback device: shares of files, and of one image's timesteps."""
 
 import signal
 
 import pytest
 import torch
-from torch import distributed
 
 from conftest import SmoothDenoiser, sentence
-from deqir import Restorer, operators
+from deqir import Restorer, distributed, operators
 from deqir.distributed import Rank, ShardedDenoiser, process_group
 from deqir.errors import OptionError, RankError
 from deqir.images import write_image
-from processes import command, finish, ranks, start, wait_for
+from processes import command, finish, held_command, ranks, start, wait_for
 
 OBSERVATION = torch.rand(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
@@ -25,8 +24,8 @@ def solved(prior, solver="preconditioned", steps=7, tile=None):
 def solve_as_rank(folder):
     """What one of the processes does: solve with a shared network, count, and leave what it got."""
     rank, network, gathers = Rank.launched(), SmoothDenoiser(), []
-    gather = distributed.all_gather_into_tensor
-    distributed.all_gather_into_tensor = lambda *given, **named: gathers.append(1) or gather(*given, **named)
+    gather = distributed._all_gather
+    distributed._all_gather = lambda *given, **named: gathers.append(1) or gather(*given, **named)
     found = {}
     with process_group(rank, "cpu"):
         for solver, tile in (("serial", None), ("preconditioned", None), ("anderson", None), ("picard", 8)):
@@ -38,20 +37,22 @@ def solve_as_rank(folder):
     torch.save(found, folder / f"{rank.index}.pt")
 
 
-def test_sharing_timesteps_gives_what_one_process_gives(tmp_path):
-    assert finish(*ranks(solve_as_rank, tmp_path)) == [0, 0]
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+@pytest.mark.parametrize("count", [2, 3])
+def test_sharing_timesteps_gives_what_one_process_gives(tmp_path, count):
+    assert finish(*ranks(solve_as_rank, tmp_path, count=count)) == [0] * count
+    every = [torch.load(tmp_path / f"{rank}.pt") for rank in range(count)]
     for solver in ("serial", "preconditioned", "anderson", "picard"):
         tile = 8 if solver == "picard" else None
         alone = solved(SmoothDenoiser(), solver, tile=tile)
-        (image, (mine, gathers, sweeps, nfe)), (other, (theirs, *_)) = first[solver], second[solver]
+        image, (most, gathers, sweeps, nfe) = every[0][solver]
         torch.testing.assert_close(image, alone.image, rtol=0, atol=1e-12)
-        assert torch.equal(image, other)
+        assert all(torch.equal(image, found[solver][0]) for found in every)
         assert (sweeps, nfe) == (alone.stats.sweeps, alone.stats.nfe)
-        probes = 0 if solver == "serial" else 2  # is the network deterministic?
-        assert gathers == max(sweeps) + probes
-        assert mine + theirs == sum(nfe) + probes
-        assert 0 <= mine - theirs <= gathers
+        calls, probes = (0, 0) if solver == "serial" else (4, 5)  # is the network deterministic?
+        assert gathers == max(sweeps) + calls
+        shares = [found[solver][1][0] for found in every]
+        assert sum(shares) == sum(nfe) + probes
+        assert most == max(shares) and most - min(shares) <= (count - 1) * gathers
 
 
 def fail_as_rank(folder):
@@ -126,10 +127,13 @@ def test_two_processes_restore_a_folder_like_one(photos, prior_folder, tmp_path,
 
 
 def test_a_process_that_dies_ends_the_job_which_goes_on_later(photos, prior_folder, tmp_path, capfd):
-    out, chosen = tmp_path / "out", ("--shard", "timesteps", "--solver", "picard", "--steps", "20")
-    first, second = ranks(command, *arguments(photos, prior_folder, out, *chosen))
+    out, killed = tmp_path / "out", tmp_path / "killed"
+    chosen = ("--shard", "timesteps", "--solver", "picard", "--steps", "20", "--together", "1")
+    first, second = ranks(held_command, 6, killed, *arguments(photos, prior_folder, out, *chosen))
     wait_for(lambda: images(out))
     second.kill()
+    second.join()
+    killed.touch()
     assert finish(first, second) == [1, -signal.SIGKILL]
     assert "process 0 lost another one" in sentence(capfd.readouterr().err.replace("deqir: interrupted", ""))
     before = images(out)

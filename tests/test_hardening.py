@@ -172,6 +172,48 @@ def test_auto_walks_serially_where_the_network_is_random(monkeypatch):
     assert (stats.solver, stats.reason) == ("serial", "the prior answers differently to the same input")
 
 
+class Normalising(SmoothDenoiser):
+    """Its answers are divided by a statistic of the whole batch, as batch normalisation in training mode does."""
+
+    def __call__(self, x, timesteps):
+        predicted = super().__call__(x, timesteps)
+        return predicted / predicted.std().clamp(min=0.1)
+
+
+class RandomAtTheEnd(SmoothDenoiser):
+    """It is random at the last timesteps alone."""
+
+    def __call__(self, x, timesteps):
+        predicted = super().__call__(x, timesteps)
+        return predicted + 0.2 * torch.randn_like(predicted) * (timesteps < 100).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("solver", ["picard", "anderson", "triangular", "preconditioned", Anderson()])
+def test_a_network_that_mixes_the_images_of_a_batch_is_refused_in_parallel(solver):
+    y = torch.rand(2, 3, 4, 4)
+    with pytest.raises(NondeterminismError, match=r"prior smooth mixes the images of a batch.* choose solver serial"):
+        restorer(Normalising(), solver=solver, dtype="float32").restore(y)
+    assert restorer(Normalising(), solver="serial").restore(y.double()).image.isfinite().all()
+
+
+def test_a_network_that_is_random_at_the_last_timestep_is_called_random():
+    with pytest.raises(NondeterminismError, match="answers differently to the same input"):
+        restorer(RandomAtTheEnd(), solver="picard", dtype="float32").restore(torch.rand(1, 3, 4, 4))
+
+
+def test_one_image_a_call_cannot_be_mixed():
+    y, options = torch.rand(1, 3, 4, 4).double(), {"max_batch": 1, "tolerance": 0.0, "steps": 8}
+    serial, parallel = (restorer(Normalising(), solver=name, **options).restore(y) for name in ("serial", "picard"))
+    torch.testing.assert_close(parallel.image, serial.image, rtol=1e-8, atol=1e-8)
+
+
+def test_auto_walks_serially_where_the_images_of_a_batch_are_mixed(monkeypatch):
+    monkeypatch.setattr("deqir.choice._seconds", lambda chain, batch: 1 / batch)
+    stats = restorer(Normalising(), solver="auto", dtype="float32", steps=40).restore(torch.rand(1, 3, 4, 4)).stats
+    assert stats.solver == "serial"
+    assert stats.reason.startswith("the prior mixes the images of a batch")
+
+
 def overflowing_unet():
     """A network whose first activations pass 65504, the largest of float16, before a norm brings them back."""
     model = tiny_unet()

@@ -284,8 +284,8 @@ def test_a_window_bounds_the_timesteps_of_a_sweep_and_keeps_the_answer(solver):
     prior.calls.clear()
     result = kept(prior, operator, solver=solver, window=7).restore(y)
     assert max(prior.calls) <= 7
-    assert prior.calls[:2] == [1, 1]  # whether the network gives the same twice
-    assert sum(prior.calls[2:]) == result.stats.nfe[0]
+    assert prior.calls[:4] == [1, 1, 2, 1]  # whether the network gives the same twice, and in a batch
+    assert sum(prior.calls[4:]) == result.stats.nfe[0]
     assert (result.image - serial).square().mean().sqrt() * 255 <= 0.5
     with pytest.raises(OptionError, match="window is 0"):
         Restorer(prior, operator, window=0)

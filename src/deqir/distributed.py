@@ -23,6 +23,9 @@ from deqir.tiling import DEFAULT_TILE
 PATIENCE = timedelta(days=30)
 """How long processes wait for each other: shares of files may end hours apart, and a lost one is noticed at once."""
 
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+"""The name in newer versions of torch, which warn of the older one."""
+
 RESUME = "the job ends; start the same command again and it goes on where it was"
 
 
@@ -145,7 +148,7 @@ class ShardedDenoiser:
         part[: len(predicted)] = predicted
         whole = x.new_empty(ranks * share, *x.shape[1:])
         try:
-            dist.all_gather_into_tensor(whole, part, group=self.group)
+            _all_gather(whole, part, group=self.group)
         except RuntimeError as error:
             raise _lost(rank, error) from None
         return whole[: len(x)]

@@ -25,7 +25,7 @@ from deqir.operators import LinearOperator, as_operator
 from deqir.precision import GREY_LEVELS_PER_UNIT, finest_dtype
 from deqir.preconditioner import BandedSecant
 from deqir.priors import Denoiser, require_label
-from deqir.repetition import is_repeatable, require_repeatable
+from deqir.repetition import require_repeatable, unrepeatable
 from deqir.results import Progress, Restoration, Statistics, Watch, to_unit
 from deqir.schedule import NoiseLevels, Spacing
 from deqir.solvers import Anderson, FixedPointSolver, Picard, Solution, TriangularAnderson
@@ -125,7 +125,7 @@ class Restorer:
         the operator. Raises ShapeError where the observation does not fit the operator or another argument the chain,
         NonFiniteError where one of them holds NaN, DeviceError where the device is missing or its memory too small even
         with one image in a network call, NondeterminismError where a parallel solver is asked for and the prior answers
-        differently to the same input.
+        differently to the same input, or mixes the images of a batch.
         """
         y = _checked(y)
         device = self._device
@@ -268,8 +268,9 @@ class Restorer:
         if name == "auto":
             choice = choose_solver(chain, self.window, bounded=kept is not None)
             name, reason, window = choice.solver, choice.reason, choice.window
-            if name != "serial" and not is_repeatable(chain):
-                name, reason = "serial", "the prior answers differently to the same input"
+            fault = "" if name == "serial" else unrepeatable(chain)
+            if fault:
+                name, reason = "serial", f"the prior {fault}"
         elif name != "serial":
             require_repeatable(chain, self.prior.name)
         if name == "serial":

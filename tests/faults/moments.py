@@ -12,6 +12,13 @@ from types import FrameType
 import deqir
 
 SOURCE = str(Path(deqir.__file__).parent)
+INJECTED: set[tuple[object, ...]] = set()
+"""The faults that really happened, each once: its kind and what tells it from others of that kind."""
+
+
+def happened(kind: str, *what: object) -> None:
+    """Count a fault."""
+    INJECTED.add((kind, *what))
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Checkpoints cut off or changed at many places: refused in one sentence, or read, never a crash."""
 
+import hashlib
 import random
 import shutil
 
 import pytest
 import torch
+from moments import happened
 
 from conftest import tiny_unet
 from deqir.errors import DeqirError, UnsupportedCheckpointError
@@ -32,10 +34,13 @@ def pristine(prior_folder, tmp_path_factory):
     return folders
 
 
-def damaged(folder, change):
+def damaged(folder, change, fault):
     weights = next(folder.glob("diffusion_pytorch_model.*"))
     pristine = weights.read_bytes()
-    weights.write_bytes(change(pristine))
+    changed = change(pristine)
+    assert changed != pristine
+    happened(fault, weights.suffix, hashlib.sha256(changed).hexdigest())
+    weights.write_bytes(changed)
     try:
         return load_prior(folder)
     finally:
@@ -50,7 +55,7 @@ def test_the_whole_file_is_read(pristine, kind):
 @pytest.mark.parametrize(("kind", "part"), TRUNCATED)
 def test_a_file_cut_off_is_refused(pristine, kind, part):
     with pytest.raises(UnsupportedCheckpointError) as caught:
-        damaged(pristine[kind], lambda data: data[: len(data) * part // PLACES])
+        damaged(pristine[kind], lambda data: data[: len(data) * part // PLACES], "cut off")
     assert "\n" not in str(caught.value)
 
 
@@ -67,7 +72,7 @@ def test_a_file_with_changed_bytes_is_refused_or_read(pristine, kind, seed):
 
     message = ""
     try:
-        assert damaged(pristine[kind], change).channels == 3
+        assert damaged(pristine[kind], change, "changed bits").channels == 3
     except DeqirError as error:
         message = str(error)
     assert "\n" not in message

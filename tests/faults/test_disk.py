@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from moments import happened
 
 from conftest import sentence, tiny_unet
 from deqir.errors import DeqirError, OutputError
@@ -58,6 +59,7 @@ def test_a_disk_that_breaks_leaves_what_was_there(tmp_path, monkeypatch, name, o
         break_disk(patched, operation, code)
         with pytest.raises(OutputError, match="could not be written"):
             WRITERS[name](path)
+    happened("disk", name, operation, code)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [name]
     WRITERS[name](path)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from moments import happened
 
 from conftest import SmoothDenoiser
 from deqir import operators
@@ -46,6 +47,7 @@ def test_memory_that_runs_out_at_a_call(solver, call):
     denoiser = Shrinking(first=call, room=1 + call % 2, error=error)
     result = restore(denoiser, solver)
     assert denoiser.failed
+    happened("memory", solver, call)
     assert result.stats.halvings == len(denoiser.failed)
     assert result.stats.max_batch <= denoiser.room
     torch.testing.assert_close(result.image, restore(SmoothDenoiser(), solver).image, rtol=1e-10, atol=1e-10)

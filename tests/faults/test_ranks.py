@@ -5,11 +5,12 @@ import signal
 
 import pytest
 import torch
+from moments import happened
 
 from conftest import sentence
 from deqir.images import write_image
 from deqir.manifest import read_records
-from processes import command, finish, ranks, wait_for
+from processes import command, finish, held_command, ranks, wait_for
 
 KILLED = [(shard, victim) for shard in ("files", "timesteps") for victim in (0, 1)]
 PHOTOS = 6
@@ -32,17 +33,22 @@ def test_a_rank_that_is_killed(prior_folder, tmp_path, capfd, shard, victim):
         given = ("--task", "sr", "--scale", "2", "--prior", prior_folder, "--out", folder)
         return ("restore", photos, *given, *options)
 
-    both = ranks(command, *arguments(out))
+    share, killed = PHOTOS // 2 if shard == "files" else PHOTOS, tmp_path / "killed"
+    both = ranks(held_command, share, killed, *arguments(out))
     wait_for(lambda: results(out))
     both[victim].kill()
+    both[victim].join()
+    killed.touch()
     codes = finish(*both)
     assert (codes[victim], codes[1 - victim]) == (-signal.SIGKILL, 1)
+    happened("rank", shard, victim)
     said = capfd.readouterr().err.replace("deqir: interrupted", "")
     assert f"process {1 - victim} lost another one" in sentence(said)
     assert "start the same command again" in said
     for path in out.glob("manifest*.jsonl"):
         assert all(json.loads(line)["status"] == "converged" for line in path.read_text().splitlines()[:-1])
     before = results(out)
+    assert 0 < len(before) < PHOTOS
     assert before.keys() <= read_records(out).keys()
     assert finish(*ranks(command, *arguments(out))) == [0, 0]
     assert f"{PHOTOS - len(before)} of {PHOTOS} restored, 0 failed" in capfd.readouterr().err

@@ -11,10 +11,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from moments import at_call, send
+from moments import at_call, happened, send
 
 from deqir.cli.termination import terminated_as_interrupt
 from deqir.images import read_image
+from deqir.manifest import read_records
 
 SIGNALS = [(number, seed) for number in (signal.SIGINT, signal.SIGTERM) for seed in range(20)]
 WHILE_WRITING = [(number, operation) for number in (signal.SIGINT, signal.SIGTERM) for operation in ("write", "rename")]
@@ -23,8 +24,12 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 @pytest.fixture(scope="module")
 def moments(prior_folder, tmp_path_factory):
-    """How many calls of deqir's functions a whole run makes, from the moment on when main is called."""
+    """How many calls of deqir's functions a whole run makes from the call of main on, and its results."""
     return {}
+
+
+def pictures(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
 
 
 @pytest.fixture
@@ -59,15 +64,17 @@ def run(deqir, photo, tmp_path):
 
 @pytest.mark.parametrize(("number", "seed"), SIGNALS)
 def test_a_signal_at_a_random_moment(run, moments, tmp_path, number, seed):
-    while len(moments) < 2:  # the first run imports modules, too
+    while "calls" not in moments:  # the first run imports modules, too
         code, _, calls = run(-1, lambda: None)
         assert code == 0
-        moments["calls" if moments else "first"] = len(calls)
+        moments |= {"calls" if moments else "first": len(calls), "results": pictures(tmp_path / "o")}
         for file in [*(tmp_path / "o").iterdir(), tmp_path / "s.json"]:
             file.unlink()
     before = signal.getsignal(signal.SIGTERM)
-    code, err, _ = run(random.Random(seed).randrange(5, moments["calls"] - 20), send(number))
+    moment = random.Random(seed).randrange(5, moments["calls"] - 20)
+    code, err, _ = run(moment, send(number))
     assert code == CODES[number]
+    happened("signal", number, moment)
     assert "Traceback" not in err
     assert signal.getsignal(signal.SIGTERM) is before
     everything = sorted((tmp_path / "o").iterdir()) if (tmp_path / "o").exists() else []
@@ -77,6 +84,12 @@ def test_a_signal_at_a_random_moment(run, moments, tmp_path, number, seed):
     finished = [record for record in records if record["status"] == "converged"]
     assert len(finished) == len(records)
     assert len(written) - 1 <= len(records) <= len(written)
+    noted = read_records(tmp_path / "o")
+    assert pictures(tmp_path / "o").keys() <= noted.keys()
+    assert all(record["status"] == "converged" for record in noted.values())
+    assert run(-1, lambda: None)[0] == 0
+    assert pictures(tmp_path / "o") == moments["results"]
+    assert read_records(tmp_path / "o").keys() == moments["results"].keys()
 
 
 @pytest.mark.parametrize(("number", "operation"), WHILE_WRITING)
@@ -107,6 +120,7 @@ def test_a_signal_while_records_are_written(deqir, photo, tmp_path, monkeypatch,
     finally:
         signal.signal(signal.SIGINT, before)
     assert code == CODES[number]
+    happened("signal while writing", number, operation, folder)
     assert "Traceback" not in err
     (record,) = json.loads(stats.read_text())
     assert record["status"] == "converged"

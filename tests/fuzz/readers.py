@@ -6,40 +6,55 @@ input that ever broke a reader, named after it. New ones are added by hand; the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import numpy as np
 import torch
+import typer
 from PIL import Image
 from safetensors.torch import save_file
 
+from deqir.benchmark.journal import Journal
+from deqir.benchmark.plans import plan_from_settings, read_plan
+from deqir.cli.app import app
+from deqir.cli.config import use_config
 from deqir.errors import DeqirError, OutputError
 from deqir.images import frame_count, read_image, read_mask, read_metadata, read_photo, write_image
 from deqir.jobs import RestoreJob
 from deqir.manifest import open_manifest
 from deqir.observations import Observation, read_observation, write_observation
 from deqir.operators import kernel_from_image
+from deqir.priors import DiffusersDenoiser, save_prior
 from deqir.priors.checkpoint_file import network_state, read_checkpoint
 from deqir.priors.diffusers_folder import read_json
 from deqir.priors.loading import FAMILIES
+from deqir.priors.networks import build_network
 from deqir.priors.scheduler_config import read_schedule
-from deqir.reproduction import read_records, verify_record
+from deqir.reproduction import Verdict, read_records, verify_record
+from deqir.schedule import NoiseSchedule
 from deqir.tasks import Task
 
 CORPUS = Path(__file__).parent / "corpus"
 MAX_PIXELS = 1_000_000
+MAX_PARAMETERS = 100_000
 SIZE = (6, 7)
+HERE = b"@"
+"""In a file of records: the folder with the photo, the prior and the earlier result that the records tell of."""
 
 
 def photo(path: Path) -> None:
     """A photo, all its frames and its metadata."""
-    for frame in range(min(3, frame_count(path, MAX_PIXELS))):
+    for frame in range(frame_count(path, MAX_PIXELS)):
         read_photo(path, frame, MAX_PIXELS)
     read_metadata(path)
 
@@ -78,10 +93,49 @@ def manifest(path: Path) -> None:
             known.refuse_foreign(result, path)
 
 
-def records(path: Path) -> None:
-    """The records of a run, as far as the photograph that is not there."""
-    for record in read_records(path):
-        verify_record(record)
+@cache
+def recorded() -> TemporaryDirectory[str]:
+    """A folder with what the records of the corpus tell of: a photo, a tiny prior and an earlier result."""
+    folder = TemporaryDirectory()
+    torch.manual_seed(0)
+    model = build_network(read_json(CORPUS / "config.json"), "config.json", MAX_PARAMETERS)
+    save_prior(DiffusersDenoiser(model, NoiseSchedule.linear(50), "epsilon"), Path(folder.name, "prior"))
+    for name, file in (("photo.png", "grey.png"), ("a.png", "deep.png")):
+        copyfile(CORPUS / file, Path(folder.name, name))
+    return folder
+
+
+def records(path: Path) -> list[Verdict]:
+    """The records of a run or of a command, each made again and compared."""
+    path.write_bytes(path.read_bytes().replace(HERE, recorded().name.encode()))
+    copyfile(CORPUS / "deep.png", path.with_name("a.png"))  # the results of a command lie beside its record
+
+    def stand_in(record: dict[str, object], folder: Path) -> None:  # for the command line, whose options are many
+        copyfile(CORPUS / "grey.png", folder / "a.png")
+
+    return [verify_record(record, run_again=stand_in) for record in read_records(path)]
+
+
+def network(path: Path) -> None:
+    """The network that the config.json of a diffusers folder describes."""
+    build_network(read_json(path), path.name, MAX_PARAMETERS)
+
+
+def journal(path: Path) -> None:
+    """The journal of a benchmark, which then goes on."""
+    Journal(path).read()
+    Journal(path).add("sr", {"psnr": 1.0})
+
+
+@cache
+def restore_command() -> object:
+    """``deqir restore`` with its options."""
+    return typer.main.get_command(app).commands["restore"]
+
+
+def config(path: Path) -> None:
+    """Options of ``deqir restore`` from a file."""
+    use_config(SimpleNamespace(command=restore_command(), info_name="restore", default_map=None), None, path)
 
 
 @dataclass(frozen=True)
@@ -101,7 +155,11 @@ READERS = {
     "settings": Reader(settings, ("scheduler.json", "task.json")),
     "checkpoint": Reader(checkpoint, ("zip.pt", "legacy.pt", "plain.safetensors")),
     "manifest": Reader(manifest, ("manifest.jsonl",)),
-    "records": Reader(records, ("run.json",)),
+    "records": Reader(records, ("run.json", "command.json")),
+    "network": Reader(network, ("config.json",)),
+    "journal": Reader(journal, ("journal.jsonl",)),
+    "plan": Reader(lambda path: plan_from_settings(read_plan(path)), ("plan.yaml",)),
+    "config": Reader(config, ("options.json", "saved.json")),
 }  # fmt: skip
 
 
@@ -147,11 +205,50 @@ def write_corpus(folder: Path) -> None:
             "settings": {"steps": 3}}  # fmt: skip
     failed = {"file": "b.png", "status": "failed", "out": "b.png", "error": "no", "settings": {"steps": 3}}
     (folder / "manifest.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps(failed)}\n")
-    job = {"origin": {"source": "none"}, "task_settings": {"name": "sr"}, "options": {"steps": 3}, "seed": 0,
-           "noise": None, "simulate": False, "bits": 8}  # fmt: skip
-    done = {"file": "no-such.png", "frame": 0, "out": "a.png", "job": job, "warm_start": False, "solver": "serial",
-            "file_sha256": "00", "out_sha256": "00", "tolerance": 0.5}  # fmt: skip
+    photo, result = (hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("grey.png", "deep.png"))
+    _write_records(folder, photo, result)
+    _write_settings(folder)
+
+
+def _write_records(folder: Path, photo: str, result: str) -> None:
+    """Records of a photo and a result of those hashes, both in the folder called ``HERE``."""
+    here = HERE.decode()
+    job = {"origin": {"source": f"{here}/prior"}, "task_settings": {"name": "sr", "scale": 1}, "options": {"steps": 3},
+           "seed": 0, "noise": None, "simulate": False, "bits": 8}  # fmt: skip
+    done = {"file": f"{here}/photo.png", "frame": 0, "out": f"{here}/a.png", "job": job, "warm_start": False,
+            "solver": "serial", "file_sha256": photo, "out_sha256": result, "tolerance": 0.5}  # fmt: skip
     (folder / "run.json").write_text(json.dumps([done, {"file": "b.png", "error": "no"}], indent=2))
+    command = {"name": "invert", "options": {"steps": 3, "prior": f"{here}/prior"}}
+    made = {"file": f"{here}/photo.png", "file_sha256": photo, "status": "converged", "command": command,
+            "outputs": {"a.png": result}, "tolerance": 0.5}  # fmt: skip
+    (folder / "command.json").write_text(json.dumps(made, indent=2))
+
+
+def _write_settings(folder: Path) -> None:
+    """A network's configuration, a benchmark's journal and plan, and options of the command line."""
+    shape = {
+        "sample_size": 8,
+        "in_channels": 3,
+        "out_channels": 3,
+        "layers_per_block": 1,
+        "block_out_channels": [8, 16],
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+        "norm_num_groups": 4,
+        "attention_head_dim": 4,
+        "_class_name": "UNet2DModel",
+    }
+    (folder / "config.json").write_text(json.dumps(shape, indent=2))
+    lines = [{"key": "sr a.png", "psnr": 27.5}, {"key": "cs a.png", "psnr": 21.0}]
+    (folder / "journal.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (folder / "plan.yaml").write_text(
+        "tasks:\n- sr:scale=4,noise=0.05\n- {name: inpaint, mask: random}\nmethods: [serial, picard:ddnm, classical]\n"
+        "steps: [10, 20]\neta: 0.85\nspacing: cubic\nfit: crop\nsize: 64\nseed: 1\n"
+    )
+    options = {"task": {"name": "sr", "scale": 2}, "steps": 20, "solver": "picard", "tolerance": 0.5, "quiet": True}
+    (folder / "options.json").write_text(json.dumps(options, indent=2))
+    saved = {"status": "converged", "note": "saved by the web page " * 20, "settings": {"steps": 20} | options}
+    (folder / "saved.json").write_text(json.dumps(saved, indent=2))
 
 
 INTERESTING = (

@@ -67,6 +67,34 @@ def test_a_cached_model_loads_offline(cache, prior_folder):
         load_prior("someone/half-a-model")
 
 
+def flipped(data):
+    """``data`` with the bits of its first bytes, the length of a safetensors header, changed."""
+    return bytes(byte ^ 0xFF for byte in data[:8]) + data[8:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flipped, lambda data: data[: len(data) // 2], lambda data: data[:20], lambda data: b""],
+    ids=["flipped", "half", "header cut off", "empty"],
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_damaged_cache_entry_is_one_sentence(cache, prior_folder, damage, linked):
+    snapshot = cached_repository(cache, "someone/damaged")
+    shutil.copytree(prior_folder, snapshot, dirs_exist_ok=True)
+    weights = snapshot / "diffusion_pytorch_model.safetensors"
+    data = damage(weights.read_bytes())
+    if linked:  # as the hub's client does: the file lies among the blobs
+        weights.unlink()
+        blob = snapshot.parents[1] / "blobs" / COMMIT
+        blob.parent.mkdir()
+        weights.symlink_to(blob)
+        weights = blob
+    weights.write_bytes(data)
+    with pytest.raises(UnsupportedCheckpointError, match="safetensors") as caught:
+        load_prior("someone/damaged")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("hub_id", ["google/ddpm-cifar10-32", "deepinv/diffunet/diffusion_ffhq_10m.pt"])
 def test_offline_without_a_cache_is_one_sentence(cache, hub_id):
     with pytest.raises(DownloadError, match=f"prior {hub_id} is no file or folder here") as caught:
