@@ -151,7 +151,7 @@ class Restorer:
 
         Raises OptionError where the number of seeds is not that of the observations.
         """
-        if isinstance(seed, Iterable) and not isinstance(seed, str) and getattr(seed, "ndim", 1):
+        if isinstance(seed, Iterable) and not isinstance(seed, str) and getattr(seed, "ndim", 1) != 0:
             seeds = [whole_number("seed", one) for one in seed]
         else:
             seeds = [whole_number("seed", seed) + b for b in range(len(y))]

@@ -165,6 +165,6 @@ def _unreadable(error: OSError) -> None:
     ) from error
 
 
-def one_line(error: BaseException) -> str:
-    """What ``error`` says, on one line."""
+def one_line(error: object) -> str:
+    """What ``error`` says, or a text, on one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
