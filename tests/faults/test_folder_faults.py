@@ -68,7 +68,7 @@ def test_a_manifest_that_gets_half_a_line(deqir, command, tmp_path, monkeypatch,
 
     def open_full(path, mode="r", *arguments, **named):
         file = opened(path, mode, *arguments, **named)
-        if mode == "ab" and path.name == "manifest.jsonl":
+        if "a" in mode and path.name == "manifest.jsonl":
             appends.append(path)
             return FullDisk(file, code) if len(appends) == line else file
         return file

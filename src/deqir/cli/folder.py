@@ -137,13 +137,14 @@ class FolderRun:
             try:
                 self._consume(pipeline, files, counts)
                 counts = counts if self.timesteps else total(self.rank, counts)
+                with interrupts_wait():
+                    self._say(counts)
+                    self._write(files, failed)
             except BaseException:
                 with suppress(DeqirError):  # the first error tells more
-                    self._write(files, failed)
+                    if self._records(files):  # else the next run begins anew, and must not find the file
+                        self._write(files, failed)
                 raise
-            with interrupts_wait():
-                self._say(counts)
-                self._write(files, failed)
         if counts[1]:
             raise typer.Exit(FAILURE)
 
