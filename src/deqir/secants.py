@@ -107,14 +107,15 @@ class SecantMemory:
         length = torch.linalg.vector_norm(moved.flatten(2), dim=2, dtype=finest_dtype(moved.device))
         sound = (length > 1e-12) & length.isfinite() & missed.isfinite().flatten(2).all(2)
         scale = torch.where(sound, 1 / length, 0)[..., None, None, None].to(moved.dtype)
-        earlier = [
-            part if update is None else part + update(d) for d, part in zip(self.moves, self.missed, strict=True)
-        ]
-        self.moves = [torch.where(scale > 0, moved * scale, 0), *self.moves][: self.size]
-        self.missed = [torch.where(scale > 0, missed * scale, 0), *earlier][: self.size]
+        self.moves, self.missed = self.moves[: self.size - 1], self.missed[: self.size - 1]
+        if update is not None:
+            for move, part in zip(self.moves, self.missed, strict=True):
+                part += update(move)
+        self.moves.insert(0, torch.where(scale > 0, moved * scale, 0))
+        self.missed.insert(0, torch.where(scale > 0, missed * scale, 0))
         if kept is not None:
-            held = kept[..., None, None, None]
-            self.moves, self.missed = ([torch.where(held, part, 0) for part in m] for m in (self.moves, self.missed))
+            for part in (*self.moves, *self.missed):
+                part.masked_fill_(~kept[..., None, None, None], 0)
         starts = range(0, len(moved), BLOCK)
         self.inverse = torch.cat([self._inverses(start, min(start + BLOCK, len(moved))) for start in starts])
 
@@ -146,10 +147,10 @@ class SecantMemory:
         """The inverse of the damped Gram matrix of all pairs that each of these states uses, (n, B, pairs, pairs)."""
         near, present = self.neighbours[start:stop], self.present[start:stop]
         first, last = int(near.min()), int(near.max()) + 1
-        moves = torch.stack([part[first:last].flatten(2) for part in self.moves], 2)  # (band, B, lags, values)
-        band, batch, lags, _ = moves.shape
-        rows = moves.transpose(0, 1).flatten(1, 2)
-        gram = torch.matmul(rows, rows.mT).view(batch, band, lags, band, lags).to(finest_dtype(moves.device))
+        lags, batch = len(self.moves), self.moves[0].shape[1]
+        rows = [part[first:last].flatten(2).transpose(0, 1) for part in self.moves]  # (B, band, values)
+        gram = torch.stack([torch.stack([row @ other.mT for other in rows], 2) for row in rows], 2)
+        gram = gram.transpose(3, 4).to(finest_dtype(gram.device))  # (B, band, lags, band, lags)
         local = near - first
         gram = gram[:, local[:, :, None], :, local[:, None, :], :]  # (n, near, near, B, lags, lags)
         gram = gram.permute(0, 3, 4, 1, 5, 2)
