@@ -144,9 +144,9 @@ def test_a_folder_gets_its_masks_and_colours(deqir, tmp_path, aged):
 
 def test_what_makes_no_sense_is_refused(deqir, tmp_path, photo):
     for arguments, message in (
-        (("--task", "old-photo", "--simulate"), "choose random, box, text, scratches or a file"),
+        (("--task", "old-photo", "--simulate"), "to simulate it give --mask scratches, or a file"),
         (("--task", "old-photo", "--fading", "strong"), "fading is 'strong'; choose auto or none"),
-        (("--task", "auto", "--simulate"), "name one of the other tasks"),
+        (("--task", "auto", "--simulate"), "name another --task"),
         (("--task", "auto", "--blur-width", "-1"), "blur_width is -1"),
     ):
         code, _out, err = deqir("restore", photo, "--out", tmp_path / "o", *arguments)

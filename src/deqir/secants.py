@@ -35,13 +35,13 @@ class Neighbourhood:
 
         The nearest state to each distance in log noise to signal counts, once, where it is off by less than half of it.
         """
-        exact = variances.double().cpu()
+        exact = variances.cpu().double()
         logs, index = (exact / (1 - exact)).log() / 2, torch.arange(len(exact))
         targets = torch.tensor([0.0, *(sign * away for away in SPREAD for sign in (1, -1))], dtype=torch.float64)
-        apart = (logs.view(1, 1, -1) - (logs[:, None] + targets)[..., None]).abs()
         # Where a chain travels in time several states have one level: the nearest in time.
-        found = (apart + 1e-6 * (index - index[:, None]).abs()[:, None]).argmin(-1)
-        present = apart.gather(-1, found[..., None])[..., 0] <= targets.abs() / 2
+        away = 1e-6 * (index - index[:, None]).abs()
+        found = torch.stack([((logs - (logs[:, None] + target)).abs() + away).argmin(1) for target in targets], 1)
+        present = (logs[found] - (logs[:, None] + targets)).abs() <= targets.abs() / 2
         found[:, 0], present[:, 0] = index, True
         for column in range(1, len(targets)):
             present[:, column] &= ~((found[:, :column] == found[:, column, None]) & present[:, :column]).any(1)
