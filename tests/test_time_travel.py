@@ -157,7 +157,8 @@ def test_the_restorer_counts_every_network_call(solver):
     assert seen[-1].done == seen[-1].total == calls
     probes = 0 if solver == "serial" else 5  # whether the network gives the same twice, and in a batch
     assert sum(denoiser.calls) == sum(result.stats.nfe) + probes
-    assert result.stats.sweeps == (calls, calls)
+    assert max(result.stats.sweeps) <= calls
+    assert solver == "preconditioned" or result.stats.sweeps == (calls, calls)  # it may be exact a sweep before
     if solver == "serial":
         assert result.stats.nfe == (calls, calls)
     assert result.measurement_error.max() < 1e-9
