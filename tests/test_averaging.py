@@ -1,17 +1,20 @@
 """The mean of a chain's last estimates: which steps, one answer by every solver, and still in agreement with y."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from conftest import SHAPE, all_operators, sentence
 from deqir.adjoints import ImplicitAdjoint
-from deqir.averaging import averaged_steps
+from deqir.averaging import EstimateMean, ReplayedMean, averaged_steps
+from deqir.equilibrium import solve_equilibrium
 from deqir.errors import OptionError
 from deqir.images import read_image
 from deqir.restoration import Restorer
 from deqir.schedule import NoiseSchedule
+from deqir.solvers import Picard, Status
 
 OPERATORS = all_operators()
 LEVELS = NoiseSchedule.linear().levels(20)
@@ -83,9 +86,56 @@ def test_every_solver_gives_the_serial_mean(network, solver, average):
     plain = Restorer(network, operator, solver=solver, **EXACT).restore(y)
     parallel = Restorer(network, operator, solver=solver, average=average, max_batch=3, **EXACT).restore(y)
     torch.testing.assert_close(parallel.image, serial.image, rtol=1e-9, atol=1e-9)
-    count = len(averaged_steps(NoiseSchedule.linear().levels(12), average))
-    assert parallel.stats.sweeps == tuple(sweeps + 1 for sweeps in plain.stats.sweeps)
-    assert parallel.stats.nfe == tuple(nfe + count for nfe in plain.stats.nfe)
+    assert parallel.stats.sweeps == plain.stats.sweeps and parallel.stats.nfe == plain.stats.nfe  # it costs no call
+
+
+@pytest.mark.parametrize("rule", ["ddnm", "ddnm+", "ddrm", "diffpir"])
+@pytest.mark.parametrize("window", [3, 5])
+@pytest.mark.parametrize("solver", ["picard", "anderson", "preconditioned"])
+def test_a_rolling_window_and_time_travel_give_it_too(network, solver, window, rule):
+    operator = OPERATORS["sr"]
+    y = observation(operator)
+    travel = {"travel_length": 2, "travel_repeat": 2} if rule == "ddnm" else {"noise": 0.1}
+    options = {"average": 0.5, "rule": rule, **travel, **EXACT}
+    serial = Restorer(network, operator, solver="serial", **options).restore(y)
+    rolled = Restorer(network, operator, solver=solver, window=window, **options).restore(y)
+    torch.testing.assert_close(rolled.image, serial.image, rtol=1e-8, atol=1e-8)
+
+
+def test_equations_of_an_order_give_it_too(network):
+    operator = OPERATORS["inpaint"]
+    restorer = Restorer(network, operator, solver="serial", average=0.3, **EXACT)
+    chain, y = restorer.chain(observation(operator)), observation(operator)
+    mean = EstimateMean(averaged_steps(chain.step.levels, 0.3), chain.step.levels)
+    replayed = ReplayedMean(mean)
+    watched = replayed.watch(replace(chain, order=3))
+    solution, value = replayed.of(chain, solve_equilibrium(watched, Picard(), 0.0))
+    torch.testing.assert_close((value + 1) / 2, restorer.restore(y).image, rtol=1e-9, atol=1e-9)
+    assert solution.sweeps.tolist() == [12, 12]
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 2.0])
+def test_within_the_tolerance_it_is_the_serial_mean(network, tolerance):
+    operator = OPERATORS["inpaint"]
+    y = observation(operator)
+    options = {**EXACT, "steps": 30, "tolerance": tolerance, "average": 0.3}
+    serial = Restorer(network, operator, solver="serial", **options).restore(y)
+    parallel = Restorer(network, operator, solver="preconditioned", **options).restore(y)
+    assert max(parallel.stats.sweeps) < 15
+    error = 255 * (parallel.image - serial.image).square().flatten(1).mean(1).sqrt()
+    assert (error <= tolerance).all()
+
+
+def test_a_solve_that_ends_before_the_last_steps_calls_the_network_for_them(network):
+    operator = OPERATORS["sr"]
+    y = observation(operator)
+    options = {"solver": "picard", "window": 4, "max_sweeps": 2, **EXACT}
+    plain = Restorer(network, operator, **options).restore(y)
+    early = Restorer(network, operator, average=0.3, **options).restore(y)
+    count = len(averaged_steps(NoiseSchedule.linear().levels(12), 0.3))
+    assert early.image.isfinite().all() and early.status == (Status.MAX_SWEEPS,) * 2
+    assert early.stats.sweeps == tuple(sweeps + 1 for sweeps in plain.stats.sweeps)
+    assert early.stats.nfe == tuple(nfe + count for nfe in plain.stats.nfe)
 
 
 def test_nothing_changes_without_it_and_in_a_noiseless_last_step(network):

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from deqir.chain import SamplingChain
+from deqir.consistency.base import AffineStep, Linearisation
 from deqir.errors import OptionError
 from deqir.schedule import NoiseLevels
 from deqir.solvers import Solution
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class EstimateMean:
-    """The mean of the clean images (B, C, H, W) that ``steps`` of a chain estimate, gathered as they come.
+    """The mean of the clean images (B, C, H, W) that ``steps`` of a chain at ``levels`` estimate.
 
     The steps inject fresh noise into which the chain reads detail; its estimates scatter around what the observation
     supports, and their mean scatters less (averaging of iterates: Polyak and Juditsky, SIAM J. Control 1992). An
@@ -28,15 +29,25 @@ class EstimateMean:
     steps: range
     levels: NoiseLevels
     noisy: bool = False
+
+    def estimate(self, i: int, x: Tensor, predicted: Tensor, clean: Tensor) -> Tensor:
+        """What step ``i`` makes of its state ``x`` and the noise ``predicted`` in it; ``clean`` is the rule's."""
+        alpha = float(self.levels.alphas[i])
+        return (x - sqrt(1 - alpha) * predicted) / sqrt(alpha) if self.noisy else clean
+
+
+@dataclass(eq=False)
+class WalkedMean:
+    """The mean of what a serial chain estimates, gathered as it comes: one image in memory."""
+
+    mean: EstimateMean
     _total: Tensor | None = field(default=None, repr=False)
 
     def __call__(self, i: int, x: Tensor, predicted: Tensor, clean: Tensor) -> None:
         """Take in what step ``i`` makes of its state ``x``; other steps are passed over."""
-        if i not in self.steps:
+        if i not in self.mean.steps:
             return
-        alpha = float(self.levels.alphas[i])
-        estimate = (x - sqrt(1 - alpha) * predicted) / sqrt(alpha) if self.noisy else clean
-        share = estimate / len(self.steps)
+        share = self.mean.estimate(i, x, predicted, clean) / len(self.mean.steps)
         self._total = share if self._total is None else self._total + share
 
     @property
@@ -45,22 +56,118 @@ class EstimateMean:
         assert self._total is not None
         return self._total
 
-    def of(self, chain: SamplingChain, solution: Solution) -> Solution:
-        """Take in the estimates in the states of a parallel ``solution``: one more sequential call of the network.
 
-        The solution holds one state more than there are steps, at least, or all.
+class ReplayedMean:
+    """The mean of what a parallel solve estimates: every replay leaves its own, so that it costs no network call.
 
-        Returns the solution with that call in its counts.
+    ``watch`` makes the chain to be solved. An estimate of an image is as final as the state that its step makes.
+    """
+
+    def __init__(self, mean: EstimateMean):
+        self.mean = mean
+        self._estimates: dict[int, Tensor] = {}
+
+    def watch(self, chain: SamplingChain) -> SamplingChain:
+        """``chain`` with its replays watched."""
+        return replace(chain, step=WatchedStep(chain.step, self))
+
+    def take(self, i: int, x: Tensor, predicted: Tensor, clean: Tensor, open_images: Tensor) -> None:
+        """Take in what step ``i`` makes of its state ``x`` of those images that ``open_images`` (B,) names."""
+        estimate = self.mean.estimate(i, x, predicted, clean)
+        before = self._estimates.get(i)
+        before = torch.full_like(estimate, torch.nan) if before is None else before
+        self._estimates[i] = torch.where(open_images.view(-1, 1, 1, 1), estimate, before)
+
+    def of(self, chain: SamplingChain, solution: Solution) -> tuple[Solution, Tensor]:
+        """The mean (B, C, H, W) with the solution that it belongs to.
+
+        Where a solve ended before its replays came to every step, the network is called once for the states of
+        ``solution``, which holds one state more than there are steps, at least, or all; that call is in its counts.
         """
+        steps = self.mean.steps
+        estimates = [self._estimates[i] for i in steps if i in self._estimates]
+        if len(estimates) == len(steps) and not any(bool(estimate.isnan().any()) for estimate in estimates):
+            return solution, torch.stack(estimates).mean(0)
+        walked = WalkedMean(self.mean)
         every = torch.cat([chain.initial_noise[None], solution.states])
-        states = every[self.steps.start - self.steps.stop - 1 : -1]
-        timesteps = chain.step.levels.timesteps[self.steps.start : self.steps.stop].to(states.device)
-        repeated = timesteps.repeat_interleave(chain.image_count)
-        predictions = chain.predict(states.flatten(0, 1), repeated).view_as(states)
-        for i, state, predicted in zip(self.steps, states, predictions, strict=True):
-            self(i, state, predicted, chain.step.parts(i, state, predicted)[0])
-        count = len(self.steps)
-        return replace(solution, sweeps=solution.sweeps + 1, evaluations=solution.evaluations + count)
+        states = every[steps.start - steps.stop - 1 : -1]
+        timesteps = chain.step.levels.timesteps[steps.start : steps.stop].to(states.device)
+        predictions = chain.predict(states.flatten(0, 1), timesteps.repeat_interleave(chain.image_count))
+        for i, state, predicted in zip(steps, states, predictions.view_as(states), strict=True):
+            walked(i, state, predicted, chain.step.parts(i, state, predicted)[0])
+        counted = replace(solution, sweeps=solution.sweeps + 1, evaluations=solution.evaluations + len(steps))
+        return counted, walked.value
+
+
+class WatchedStep(AffineStep):
+    """``step``, whose replays tell ``listener`` what they estimate; step 0 is step ``start`` of the whole chain."""
+
+    def __init__(self, step: AffineStep, listener: ReplayedMean, start: int = 0):
+        self.step, self.listener, self.start = step, listener, start
+        self.levels = step.levels
+
+    @property
+    def travels(self) -> bool:
+        """As of the step itself."""
+        return self.step.travels
+
+    def parts(self, i: int, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the step itself."""
+        return self.step.parts(i, x, e)
+
+    def first_state(self, noise: Tensor) -> Tensor:
+        """That of the step itself."""
+        return self.step.first_state(noise)
+
+    def following(self, i: int, clean: Tensor, noise: Tensor) -> Tensor:
+        """That of the step itself."""
+        return self.step.following(i, clean, noise)
+
+    def transpose(self, i: int, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+        """That of the step itself."""
+        return self.step.transpose(i, cotangent)
+
+    def section(self, start: int, stop: int) -> AffineStep:
+        """A part, watched too."""
+        return WatchedStep(self.step.section(start, stop), self.listener, self.start + start)
+
+    def replay(
+        self, states: Tensor, predictions: Tensor, prefix: Tensor, stop: Tensor, order: int | None = None
+    ) -> Tensor:
+        """The replay of the step itself; its estimates are those in the states that come of it."""
+        replayed = self.step.replay(states, predictions, prefix, stop, order)
+        whole = torch.cat([states[:1], replayed])
+        for i in self._watched:
+            inside = (prefix <= i) & (i < stop)
+            if bool(inside.any()):
+                self._tell(i, whole[i], predictions[i], inside)
+        return replayed
+
+    def replay_linearised(
+        self, states: Tensor, predictions: Tensor, prefix: Tensor, predict: Linearisation
+    ) -> tuple[Tensor, Tensor]:
+        """The replay of the step itself."""
+        first, watched = int(prefix.min()), self._watched
+
+        def heard(i: int, x: Tensor, carried: Tensor) -> Tensor:
+            predicted = predict(i, x, carried)
+            if i in watched:
+                self._tell(i, x, predicted, prefix <= i)
+            return predicted
+
+        if first in watched:
+            self._tell(first, states[first], predictions[first], prefix <= first)
+        return self.step.replay_linearised(states, predictions, prefix, heard)
+
+    @property
+    def _watched(self) -> range:
+        """The steps of this part that the mean is of."""
+        steps = self.listener.mean.steps
+        return range(max(steps.start - self.start, 0), min(steps.stop - self.start, len(self.levels)))
+
+    def _tell(self, i: int, x: Tensor, predicted: Tensor, open_images: Tensor) -> None:
+        clean = self.step.parts(i, x, predicted)[0]
+        self.listener.take(self.start + i, x, predicted, clean, open_images)
 
 
 def averaged_steps(levels: NoiseLevels, below: float) -> range:

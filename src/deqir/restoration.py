@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deqir.adjoints import Adjoint
 from deqir.arguments import real_number, whole_number
-from deqir.averaging import EstimateMean, averaged_steps
+from deqir.averaging import EstimateMean, ReplayedMean, WalkedMean, averaged_steps
 from deqir.batching import MaxBatch, checked_max_batch, is_out_of_memory
 from deqir.chain import SamplingChain, serial_solution
 from deqir.choice import choose_solver
@@ -298,19 +298,23 @@ class Restorer:
         self, chain: SamplingChain, method: _Method, watch: Watch, start: Tensor | None, adjoint: Adjoint | None
     ) -> tuple[Solution, Tensor]:
         """The solved chain and its restored image, the last state or the mean of the last estimates."""
-        levels, mean = chain.step.levels, None
+        mean = None
         if self.average:
+            levels = chain.step.levels
             mean = EstimateMean(averaged_steps(levels, self.average), levels, self.noise > 0)
         if mean is not None and adjoint is not None:
             raise OptionError(f"average is {self.average}, which cannot be differentiated; choose 0 with an adjoint")
-        if method.solver is None:
-            keep = self.keep_trajectory or adjoint is not None
-            walk = partial(serial_solution, chain, keep, watch.serial, watch.estimates(mean))
-            solution = walk() if adjoint is None else adjoint.solution(chain, walk)
-        else:
-            solution = self._equilibrium(chain, method, watch, start, adjoint)
-            solution = solution if mean is None else mean.of(chain, solution)
-        return solution, solution.value if mean is None else mean.value
+        if method.solver is not None:
+            if mean is None:
+                solution = self._equilibrium(chain, method, watch, start, adjoint)
+                return solution, solution.value
+            replayed = ReplayedMean(mean)
+            return replayed.of(chain, self._equilibrium(replayed.watch(chain), method, watch, start, adjoint))
+        walked = None if mean is None else WalkedMean(mean)
+        keep = self.keep_trajectory or adjoint is not None
+        walk = partial(serial_solution, chain, keep, watch.serial, watch.estimates(walked))
+        solution = walk() if adjoint is None else adjoint.solution(chain, walk)
+        return solution, solution.value if walked is None else walked.value
 
     def _equilibrium(
         self, chain: SamplingChain, method: _Method, watch: Watch, start: Tensor | None, adjoint: Adjoint | None

@@ -312,7 +312,7 @@ class Code:
 ATTACKS = (os.system, "true"), (eval, "1"), (__import__, "os"), (open, "/dev/null"), (torch.load, "x"), (np.load, "x")
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack[0].__module__}.{attack[0].__name__}")
 @pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])
 def test_pickles_that_call_anything_are_refused(tmp_path, attack, how):
     content = {"state_dict": {"conv_in.weight": torch.ones(2)}, "hook": Code(*attack)}
