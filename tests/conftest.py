@@ -22,6 +22,8 @@ from deqir.operators import LinearOperator
 from deqir.priors import DiffusersDenoiser
 from deqir.schedule import NoiseSchedule
 
+pytest_plugins = ["scheduling", "webui_fixtures"]
+
 torch.set_num_threads(1)
 
 settings.register_profile("bounded", derandomize=True, max_examples=60, deadline=None, database=None)

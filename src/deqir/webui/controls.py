@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -30,6 +31,23 @@ DAMAGE_NAMES = {"find them": DETECT, "paint them": BRUSH, "scratches, for a good
 DENOISING = 0.05
 ESTIMATE = "estimate"
 """The name of the switch for ``noise`` auto; no setting of its own."""
+
+
+def _as_it_comes(self: Any, payload: Any) -> Any:
+    """What the browser sends; ``Settings.checked`` judges it."""
+    return payload
+
+
+_TaskDropdown: Any = ABCMeta.__new__(
+    type(gr.Dropdown),
+    "_TaskDropdown",
+    (gr.Dropdown,),
+    {"__module__": __name__, "is_template": True, "preprocess": _as_it_comes},
+)
+"""A dropdown whose choices may change while an event with an earlier one is on its way: Gradio would raise an error.
+
+Made past Gradio's metaclass, which writes a stub file beside the source of a new component.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +90,7 @@ def build_controls(limits: Limits, priors: list[str]) -> Controls:
         value=False,
         label="The photo is",
     )
-    named["task"] = gr.Dropdown(list(OBSERVED_NAMES.items()), value="sr", label="Task", elem_id="task")
+    named["task"] = _TaskDropdown(list(OBSERVED_NAMES.items()), value="sr", label="Task", elem_id="task")
     kernel, find, groups = _task_controls(named)
     editor = _editor()
     mask_file = _mask_file()
