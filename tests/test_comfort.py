@@ -132,6 +132,7 @@ def test_the_shell_completes_fixed_words(monkeypatch, capsys, typed, expected):
 
 
 def test_the_words_that_are_completed_are_those_that_are_taken():
+    from deqir.averaging import AVERAGE
     from deqir.cli.folder import SHARDS
     from deqir.consistency.choice import RuleName
     from deqir.images import FORMATS
@@ -150,6 +151,7 @@ def test_the_words_that_are_completed_are_those_that_are_taken():
         "SPACINGS": get_args(SpacingName), "DTYPES": DTYPES, "FORMATS": FORMATS, "SHARDS": SHARDS,
         "OPTIMIZERS": get_args(OptimizerName), "VARIABLES": get_args(Variables),
     }  # fmt: skip
+    assert words.AVERAGE == AVERAGE
     assert {name: set(getattr(words, name)) for name in taken} == {name: set(known) for name, known in taken.items()}
 
 

@@ -14,6 +14,9 @@ from deqir.errors import OptionError
 from deqir.schedule import NoiseLevels
 from deqir.solvers import Solution
 
+AVERAGE = 0.05
+"""The noise up to which the command line and the web page average, where nothing else is said (docs/choosing.md)."""
+
 
 @dataclass(frozen=True, eq=False)
 class EstimateMean:

@@ -19,8 +19,10 @@ def differentiable(restorer: Restorer, y: Tensor, adjoint: Adjoint | None = None
     """The ``restorer`` for the observations ``y`` with its solver decided, and ``adjoint`` or one that goes with it.
 
     A parallel solver goes with implicit differentiation. The serial one, which ``auto`` takes where batching timesteps
-    does not pay, goes with the unrolled chain: the same gradient in fewer network evaluations, one after another.
+    does not pay, goes with the unrolled chain: the same gradient in fewer network evaluations, one after another. What
+    is differentiated is the chain's last state, whatever the restorer's ``average``.
     """
+    restorer = replace(restorer, average=0.0)
     if restorer.solver == "auto":
         with torch.no_grad():
             choice = choose_solver(restorer.chain(y), restorer.window)

@@ -131,9 +131,9 @@ def restore(
     average: Annotated[
         float,
         typer.Option(
-            help="Average the last estimates, those at noise up to this (white is 1), such as 0.1; 0: the last."
+            help="Average the last estimates, those at noise up to this (white is 1); 0: the last state alone."
         ),
-    ] = 0.0,
+    ] = words.AVERAGE,
     device: Annotated[
         Optional[str],
         typer.Option(

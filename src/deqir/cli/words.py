@@ -1,4 +1,7 @@
-"""Fixed words that options take, for a shell to complete; written out, since loading who knows them takes seconds."""
+"""Fixed words that options take, for a shell to complete, and a number.
+
+Written out, since loading who knows them takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ DEPTHS = ("auto", "8", "16")
 SHARDS = ("files", "timesteps")
 OPTIMIZERS = ("adam", "lbfgs", "spherical")
 VARIABLES = ("initial", "all")
+AVERAGE = 0.05
 
 
 def completed(words: tuple[str, ...]) -> Callable[[str], list[str]]:

@@ -38,9 +38,9 @@ def _as_it_comes(self: Any, payload: Any) -> Any:
     return payload
 
 
-_TaskDropdown: Any = ABCMeta.__new__(
+TaskDropdown: Any = ABCMeta.__new__(
     type(gr.Dropdown),
-    "_TaskDropdown",
+    "TaskDropdown",
     (gr.Dropdown,),
     {"__module__": __name__, "is_template": True, "preprocess": _as_it_comes},
 )
@@ -90,7 +90,7 @@ def build_controls(limits: Limits, priors: list[str]) -> Controls:
         value=False,
         label="The photo is",
     )
-    named["task"] = _TaskDropdown(list(OBSERVED_NAMES.items()), value="sr", label="Task", elem_id="task")
+    named["task"] = TaskDropdown(list(OBSERVED_NAMES.items()), value="sr", label="Task", elem_id="task")
     kernel, find, groups = _task_controls(named)
     editor = _editor()
     mask_file = _mask_file()

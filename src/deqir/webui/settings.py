@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from deqir.averaging import AVERAGE
 from deqir.consistency import RuleName
 from deqir.errors import OptionError
 from deqir.old_photo import DETECT, TRAVEL
@@ -102,7 +103,7 @@ class Settings:
     tile_overlap: int | None = None
     travel_length: int | None = None
     travel_repeat: int | None = None
-    average: float = 0.0
+    average: float = AVERAGE
     reference: str = "colours"
     iterations: int = 10
 
