@@ -71,17 +71,17 @@ def choose_solver(chain: SamplingChain, window: int | None = None, bounded: bool
 def expected_sweeps(steps: int, window: int) -> float:
     """Sweeps that a preconditioned solve of ``steps`` timesteps takes in a ``window``, with none ``window`` = steps.
 
-    Fitted to 84 solves of 25 to 250 steps in windows of 2 to 128 (docs/solvers.md): so many timesteps become final in a
+    Fitted to 104 solves of 25 to 250 steps in windows of 2 and up (docs/solvers.md): so many timesteps become final in a
     sweep while the window slides, and the last window is solved in so many.
     """
     window = min(window, steps)
-    finished = max(1.0, 0.62 * math.pow(window, 0.68))
-    return (steps - window) / finished + min(window, 2 + 1.5 * math.log2(window))
+    finished = max(1.0, 0.56 * math.pow(window, 0.77))
+    return (steps - window) / finished + min(window, 1.1 + 1.25 * math.log2(window))
 
 
 def expected_evaluations(steps: int, window: int) -> float:
     """Evaluations of the network that such a solve takes, fitted to the same."""
-    return steps * (1 + 0.7 * math.log2(min(window, steps)))
+    return steps * (1 + 0.66 * math.log2(min(window, steps)))
 
 
 @dataclass(frozen=True)
