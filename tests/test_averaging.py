@@ -126,10 +126,11 @@ def test_within_the_tolerance_it_is_the_serial_mean(network, tolerance):
     assert (error <= tolerance).all()
 
 
-def test_a_solve_that_ends_before_the_last_steps_calls_the_network_for_them(network):
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_solve_that_ends_before_the_last_steps_calls_the_network_for_them(network, noise):
     operator = OPERATORS["sr"]
     y = observation(operator)
-    options = {"solver": "picard", "window": 4, "max_sweeps": 2, **EXACT}
+    options = {"solver": "picard", "window": 4, "max_sweeps": 2, "noise": noise, **EXACT}
     plain = Restorer(network, operator, **options).restore(y)
     early = Restorer(network, operator, average=0.3, **options).restore(y)
     count = len(averaged_steps(NoiseSchedule.linear().levels(12), 0.3))

@@ -6,10 +6,12 @@ from deqir.chain import serial_solution
 from deqir.consistency import DDNM, AffineStep
 from deqir.errors import OptionError
 from deqir.noise import SeededNoise
+from deqir.operators import Inpainting, random_mask
 from deqir.schedule import NoiseSchedule
 from deqir.solvers import Status
 
-OPERATORS = all_operators()
+MASKS = torch.cat([random_mask(8, 8, 0.5, torch.Generator().manual_seed(seed)) for seed in (1, 2)])
+OPERATORS = {**all_operators(), "a mask per image": Inpainting(MASKS)}
 ETAS = (0.0, 0.85, 1.0)
 ALL, NONE = torch.tensor([10, 10]), torch.tensor([0, 0])
 RANGES = [

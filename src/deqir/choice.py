@@ -71,8 +71,8 @@ def choose_solver(chain: SamplingChain, window: int | None = None, bounded: bool
 def expected_sweeps(steps: int, window: int) -> float:
     """Sweeps that a preconditioned solve of ``steps`` timesteps takes in a ``window``, with none ``window`` = steps.
 
-    Fitted to 104 solves of 25 to 250 steps in windows of 2 and up (docs/solvers.md): so many timesteps become final in a
-    sweep while the window slides, and the last window is solved in so many.
+    Fitted to 104 solves of 25 to 250 steps in windows of 2 and up (docs/solvers.md): so many timesteps become final in
+    a sweep while the window slides, and the last window is solved in so many.
     """
     window = min(window, steps)
     finished = max(1.0, 0.56 * math.pow(window, 0.77))

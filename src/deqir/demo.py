@@ -22,6 +22,8 @@ from deqir.tasks import Task
 from deqir.version import __version__
 
 PHOTO = Path(__file__).with_name("data") / "dogs.png"
+OLD_PHOTO = PHOTO.with_name("whitman.jpg")
+"""The scan of an old photo, in the public domain (data/README.md)."""
 REDUCTION = 2
 TASKS = (Task("sr", scale=4), Task("inpaint", mask="text"), Task("deblur", blur="gaussian"))
 TITLES = {"sr": "super-resolution x4", "inpaint": "inpainting of text", "deblur": "deblurring (5x5)"}

@@ -132,6 +132,19 @@ def test_find_the_damage_of_an_old_photo_edit_it_and_restore(page, scratched):
 
 
 @pytest.mark.browser
+def test_the_bundled_photo_is_one_that_suits_the_task(page):
+    take, good = page.get_by_role("button", name="Take the bundled photo"), page.get_by_label("good: damage it first")
+    prepare(page)
+    take.click()
+    status(page, "Ready")
+    assert good.is_checked()
+    choose(page, "Task", "Old photo")
+    take.click()
+    status(page, "of the photo damaged (detected)")
+    assert not good.is_checked() and page.get_by_text("whitman", exact=False).count()
+
+
+@pytest.mark.browser
 def test_a_reference_tiles_and_time_travel(page, photo):
     page.locator("#photo input[type=file]").set_input_files(photo)
     prepare(page, side=64, solver="serial")

@@ -44,6 +44,10 @@ class Actions:
         """A file was uploaded that is not looked at yet."""
         self.workbench.sessions.use(session_of(request), path)
 
+    def take_bundled(self, task: str) -> tuple[str, bool]:
+        """The bundled photo, which is good, or for old photos a scan, which is damaged."""
+        return str(self.workbench.bundled_photo(task)), task != "old-photo"
+
     def choose_kind(self, simulate: bool, task: str) -> Any:
         """Offer the tasks that suit a damaged photo, or a good one."""
         names = TASK_NAMES if simulate else OBSERVED_NAMES

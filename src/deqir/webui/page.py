@@ -44,8 +44,7 @@ def _connect_controls(page: gr.Blocks, actions: Runs) -> None:
     """Controls that show other controls, and the preview that follows them all."""
     controls, named = actions.controls, actions.controls.named
     task, blur, masks = named["task"], named["deblur.blur"], [named["inpaint.mask"], named["old-photo.mask"]]
-    bundled = actions.workbench.bundled_photo
-    controls.bundled.click(lambda: (str(bundled), True), None, [controls.photo, named["simulate"]], **_PRIVATE)
+    controls.bundled.click(actions.take_bundled, task, [controls.photo, named["simulate"]], **_PRIVATE)
     suited = [named[name] for name in ("noise", ESTIMATE, *TRAVEL)]
     named["simulate"].change(actions.choose_kind, [named["simulate"], task], task, **_PRIVATE)
     task.change(actions.choose_task, [task, named["noise"]], [*controls.groups.values(), *suited], **_PRIVATE)

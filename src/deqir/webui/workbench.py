@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from deqir.defects import DefectDetector
-from deqir.demo import PHOTO
+from deqir.demo import OLD_PHOTO, PHOTO
 from deqir.images import atomic_write, write_image
 from deqir.initialization import Iteration
 from deqir.jobs import Finished, RestoreJob
@@ -85,12 +85,12 @@ class Workbench:
     loaded: dict[str, Denoiser] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def bundled_photo(self) -> Path:
-        """A copy of the bundled photo where the page may serve it from."""
-        copy = self.sessions.root / PHOTO.name
+    def bundled_photo(self, task: str) -> Path:
+        """A copy of the bundled photo, or for ``old-photo`` of the bundled scan, where the page may serve it from."""
+        source = OLD_PHOTO if task == "old-photo" else PHOTO
+        copy = self.sessions.root / source.name
         if not copy.exists():
-            shutil.copyfile(PHOTO, copy)
+            shutil.copyfile(source, copy)
         return copy
 
     def settings(self, given: Mapping[str, Any]) -> Settings:
