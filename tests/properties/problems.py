@@ -26,6 +26,8 @@ DECOMPOSED = ("ddnm+", "ddrm")
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 ROUNDING = {"float64": 1e-8, "float32": 2e-4, "float16": 0.02, "bfloat16": 0.1}
 """The difference that rounding may make to an image in [0, 1] whose chain passes through noise of 100 times that."""
+COSINE = 4 * torch.finfo(torch.float32).eps
+"""What it may make more in single precision for every unit of noise to signal; a cosine schedule begins at 20,000."""
 
 
 @dataclass
@@ -62,9 +64,11 @@ class Case:
         noise = [torch.randn(clean.shape[1:], generator=draw, dtype=clean.dtype) for draw in draws]
         return clean + self.options.get("noise", 0.0) * torch.stack(noise)
 
-    @property
-    def rounding(self) -> float:
-        return ROUNDING[self.options["dtype"]]
+    def rounding(self, image: Tensor) -> float:
+        """The difference that rounding may make to ``image``, which a strange network takes far beyond [0, 1]."""
+        ratio = float(NoiseSchedule.named(self.schedule).levels(self.options["steps"]).noise_to_signal.max())
+        start = 0.0 if self.options["dtype"] == "float64" else COSINE * ratio
+        return (ROUNDING[self.options["dtype"]] + start) * max(1.0, float(image.abs().max()))
 
     def restore(self, y: Tensor | None = None, seeds: tuple[int, ...] | None = None, **changed: Any) -> Restoration:
         """The restored batch; ``changed`` options replace those drawn."""

@@ -43,9 +43,8 @@ class CompiledNetwork:
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DeviceError(
-                f"torch.compile failed on {inputs[0].device.type}: {cause}; "
+                f"torch.compile failed on {inputs[0].device.type}: {_cause(error)}; "
                 "leave compile out, or install a C++ compiler"
             ) from None
         return output[:count].clone()
@@ -62,6 +61,12 @@ def compiled(prior: Denoiser, mode: str) -> DiffusersDenoiser:
     if not isinstance(prior, DiffusersDenoiser):
         raise OptionError(f"compile does not apply to the prior {prior.name}; compile its module before you give it")
     return replace(prior, network=CompiledNetwork(prior.model, mode))  # type: ignore[arg-type]
+
+
+def _cause(error: Exception) -> str:
+    """The first line of an error, with the next one where it only announces that."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def static_batch(count: int) -> int:
