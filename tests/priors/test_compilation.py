@@ -32,7 +32,7 @@ def batch(count, side=8):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
-@pytest.mark.skipif(Version(torch.__version__) < Version("2.6"), reason="torch 2.5's inductor fails an assertion of its own")
+@pytest.mark.skipif(Version(torch.__version__) < Version("2.6"), reason="torch 2.5 fails an assertion of its own")
 def test_compiled_for_real():
     """The graph that inductor builds, in a whole restoration."""
     plain = prior_of()
