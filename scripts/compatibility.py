@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pythons", nargs="+", default=["3.10", "3.11", "3.12", "3.13"], metavar="VERSION")
     parser.add_argument("--versions", nargs="+", choices=RESOLUTIONS, default=list(RESOLUTIONS))
-    parser.add_argument("--seconds", type=float, default=1200, help="limit on the tests of one row")
+    parser.add_argument("--seconds", type=float, default=2400, help="limit on the tests of one row")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file; rewritten after every row")
     arguments = parser.parse_args()
     rows: list[Row] = []
