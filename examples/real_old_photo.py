@@ -19,17 +19,9 @@ from deqir.sheet import Picture, draw_sheet
 from deqir.tasks import Task
 
 FLAKE = [
-    (326, 313),
-    (343, 316),
-    (363, 340),
-    (381, 346),
-    (389, 354),
-    (385, 364),
-    (370, 371),
-    (349, 363),
-    (328, 347),
-    (323, 327),
-]
+    (326, 313), (343, 316), (363, 340), (381, 346), (389, 354), (385, 364), (370, 371), (349, 363),
+    (328, 347), (323, 327),
+]  # fmt: skip
 SPOTS = [(72, 414, 17), (286, 415, 10), (379, 157, 8), (52, 198, 5)]
 """Where the emulsion flaked off, as one would paint it: a polygon, and discs of x, y and radius in pixels."""
 

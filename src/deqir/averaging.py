@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deqir.chain import SamplingChain
-from deqir.consistency.base import AffineStep, Linearisation
+from deqir.consistency.base import AffineStep, SectionStep
 from deqir.errors import OptionError
 from deqir.schedule import NoiseLevels
 from deqir.solvers import Solution
@@ -72,7 +72,7 @@ class ReplayedMean:
 
     def watch(self, chain: SamplingChain) -> SamplingChain:
         """``chain`` with its replays watched."""
-        return replace(chain, step=WatchedStep(chain.step, self))
+        return replace(chain, step=WatchedStep(chain.step, 0, len(chain), self))
 
     def take(self, i: int, x: Tensor, predicted: Tensor, clean: Tensor, open_images: Tensor) -> None:
         """Take in what step ``i`` makes of its state ``x`` of those images that ``open_images`` (B,) names."""
@@ -102,75 +102,32 @@ class ReplayedMean:
         return counted, walked.value
 
 
-class WatchedStep(AffineStep):
-    """``step``, whose replays tell ``listener`` what they estimate; step 0 is step ``start`` of the whole chain."""
+@dataclass(frozen=True, eq=False)
+class WatchedStep(SectionStep):
+    """The steps ``start`` to before ``stop`` of ``step``, whose replays tell ``listener`` what they estimate."""
 
-    def __init__(self, step: AffineStep, listener: ReplayedMean, start: int = 0):
-        self.step, self.listener, self.start = step, listener, start
-        self.levels = step.levels
-
-    @property
-    def travels(self) -> bool:
-        """As of the step itself."""
-        return self.step.travels
-
-    def parts(self, i: int, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of the step itself."""
-        return self.step.parts(i, x, e)
-
-    def first_state(self, noise: Tensor) -> Tensor:
-        """That of the step itself."""
-        return self.step.first_state(noise)
-
-    def following(self, i: int, clean: Tensor, noise: Tensor) -> Tensor:
-        """That of the step itself."""
-        return self.step.following(i, clean, noise)
-
-    def transpose(self, i: int, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-        """That of the step itself."""
-        return self.step.transpose(i, cotangent)
+    listener: ReplayedMean
 
     def section(self, start: int, stop: int) -> AffineStep:
         """A part, watched too."""
-        return WatchedStep(self.step.section(start, stop), self.listener, self.start + start)
+        return WatchedStep(self.step, self.start + start, self.start + stop, self.listener)
+
+    def replayed(self, i: int, x: Tensor, e: Tensor, clean: Tensor, open_images: Tensor) -> None:
+        """Tell the listener of the steps that its mean is of."""
+        if self.start + i in self.listener.mean.steps:
+            self.listener.take(self.start + i, x, e, clean, open_images)
 
     def replay(
         self, states: Tensor, predictions: Tensor, prefix: Tensor, stop: Tensor, order: int | None = None
     ) -> Tensor:
-        """The replay of the step itself; its estimates are those in the states that come of it."""
-        replayed = self.step.replay(states, predictions, prefix, stop, order)
+        """The step's own, which may be in closed form; its estimates are those in the states that come of it."""
+        replayed = self.step.section(self.start, self.stop).replay(states, predictions, prefix, stop, order)
         whole = torch.cat([states[:1], replayed])
-        for i in self._watched:
+        for i in range(len(self.levels)):
             inside = (prefix <= i) & (i < stop)
-            if bool(inside.any()):
-                self._tell(i, whole[i], predictions[i], inside)
+            if self.start + i in self.listener.mean.steps and bool(inside.any()):
+                self.replayed(i, whole[i], predictions[i], self.parts(i, whole[i], predictions[i])[0], inside)
         return replayed
-
-    def replay_linearised(
-        self, states: Tensor, predictions: Tensor, prefix: Tensor, predict: Linearisation
-    ) -> tuple[Tensor, Tensor]:
-        """The replay of the step itself."""
-        first, watched = int(prefix.min()), self._watched
-
-        def heard(i: int, x: Tensor, carried: Tensor) -> Tensor:
-            predicted = predict(i, x, carried)
-            if i in watched:
-                self._tell(i, x, predicted, prefix <= i)
-            return predicted
-
-        if first in watched:
-            self._tell(first, states[first], predictions[first], prefix <= first)
-        return self.step.replay_linearised(states, predictions, prefix, heard)
-
-    @property
-    def _watched(self) -> range:
-        """The steps of this part that the mean is of."""
-        steps = self.listener.mean.steps
-        return range(max(steps.start - self.start, 0), min(steps.stop - self.start, len(self.levels)))
-
-    def _tell(self, i: int, x: Tensor, predicted: Tensor, open_images: Tensor) -> None:
-        clean = self.step.parts(i, x, predicted)[0]
-        self.listener.take(self.start + i, x, predicted, clean, open_images)
 
 
 def averaged_steps(levels: NoiseLevels, below: float) -> range:

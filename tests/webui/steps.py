@@ -30,6 +30,15 @@ def prepare(page, steps=3, side=64, solver="picard"):
     fill(page, "Longest side of the result", side)
 
 
+def restore_quickly(page, photo):
+    """Upload ``photo`` and restore it with quick settings, to the end."""
+    page.locator("#photo input[type=file]").set_input_files(photo)
+    prepare(page)
+    status(page, "64 x 56")
+    page.get_by_role("button", name="Restore", exact=True).click()
+    status(page, "Converged")
+
+
 def saved_settings(page):
     with page.expect_download() as download:
         page.locator("#download-settings").click()

@@ -1,7 +1,7 @@
 """The page for those who use keys or a screen reader, in a real browser."""
 
 import pytest
-from steps import choose, prepare, status
+from steps import choose, restore_quickly
 
 pytest.importorskip("gradio", reason="the web page needs the extra deqir[ui]")
 
@@ -41,11 +41,7 @@ def test_controls_appear_where_they_apply_and_have_names(page):
 
 @pytest.mark.browser
 def test_the_comparison_is_moved_by_keys(page, photo):
-    page.locator("#photo input[type=file]").set_input_files(photo)
-    prepare(page)
-    status(page, "64 x 56")
-    page.get_by_role("button", name="Restore", exact=True).click()
-    status(page, "Converged")
+    restore_quickly(page, photo)
     slider = page.get_by_role("slider", name="How much of the picture shows what was restored")
     slider.focus()
     for _ in range(5):

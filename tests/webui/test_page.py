@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from steps import choose, fill, prepare, saved_settings, status
+from steps import choose, fill, prepare, restore_quickly, saved_settings, status
 
 from deqir.images import read_image, write_image
 
@@ -171,11 +171,7 @@ def test_a_reference_tiles_and_time_travel(page, photo):
 def test_a_result_stays_when_the_settings_change_and_is_named_as_earlier(page, photo):
     from playwright.sync_api import expect
 
-    page.locator("#photo input[type=file]").set_input_files(photo)
-    prepare(page)
-    status(page, "64 x 56")
-    page.get_by_role("button", name="Restore", exact=True).click()
-    status(page, "Converged")
+    restore_quickly(page, photo)
     fill(page, "Noise in the observation", 0.05)
     status(page, "The result below is of the earlier settings.")
     expect(page.locator("#caption")).to_have_text("Before and after, of the earlier settings")

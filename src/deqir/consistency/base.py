@@ -64,6 +64,9 @@ class AffineStep(ABC):
         """The steps from ``start`` to before ``stop`` as those of a chain of their own, numbered from 0."""
         return SectionStep(self, start, stop)
 
+    def replayed(self, i: int, x: Tensor, e: Tensor, clean: Tensor, open_images: Tensor) -> None:  # noqa: B027
+        """Hears what step i of a replay makes of ``x`` and ``e``, for the images that ``open_images`` (B,) names."""
+
     def replay(
         self, states: Tensor, predictions: Tensor, prefix: Tensor, stop: Tensor, order: int | None = None
     ) -> Tensor:
@@ -132,6 +135,7 @@ class AffineStep(ABC):
             e = predictions[i] if predict is None or i == first else predict(i, current, carried)
             clean, noise = self.parts(i, current, e)
             carried = self._unit_noise(i + 1, noise)
+            self.replayed(i, current, e, clean, prefix <= i)
             ahead = (prefix <= i).view(-1, 1, 1, 1)
             current = torch.where(ahead, self.following(i, clean, noise), states[i + 1])
             yield current, carried
